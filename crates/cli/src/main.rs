@@ -1,0 +1,2 @@
+//! The `worldbench` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! NumPy-compatible generators.

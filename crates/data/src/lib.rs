@@ -1,0 +1,1 @@
+//! State-first episode store, windows, normalisers, splits and importers.

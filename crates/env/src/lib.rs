@@ -1,0 +1,1 @@
+//! Exact simulators, renderers and planner-free policies.

@@ -1,0 +1,1 @@
+//! Protocols, runner, statistics, reports, and the policies that need the true simulator.

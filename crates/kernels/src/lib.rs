@@ -1,0 +1,1 @@
+//! Fused CPU kernels with reproducible sums for planning and training.

@@ -1,0 +1,1 @@
+//! Network blocks, weights, optimisers and schedules on Burn, with fused CPU operations.

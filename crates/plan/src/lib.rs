@@ -1,0 +1,1 @@
+//! Sampling planners over plain arrays: CEM, MPPI and model-predictive control.
