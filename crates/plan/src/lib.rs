@@ -1,1 +1,13 @@
 //! Sampling planners over plain arrays: CEM, MPPI and model-predictive control.
+//!
+//! A planner searches the action sequence that a [`Cost`] (a learned model, or the true simulator) likes best.
+//! All arrays are row-major `f32` slices: candidates `[S, H, D]`, plans `[H, D]`. Randomness comes from keyed
+//! streams per (episode, solve, iteration, sample), so results do not depend on batch size or threads.
+
+mod error;
+mod solver;
+
+pub use error::{CostError, PlanError};
+pub use solver::{
+    Chunked, Cost, FixedNoise, Iteration, IterationStats, KeyedNoise, NoiseSource, Shape, Solution, Solver,
+};
