@@ -1,0 +1,207 @@
+//! The 512 x 512 canvas, its filled primitives and the record of what they touched.
+//!
+//! All primitives use integer coordinates, x to the right and y down, and are clipped to the canvas. Their exact pixel
+//! sets (rounding, closing vertices, off-centre discs) are part of the Push-T observation, so they are spelled out
+//! here instead of being taken from a drawing library.
+
+/// Side of the canvas in pixels; one pixel is one unit of the simulated world.
+pub const CANVAS_SIZE: usize = 512;
+
+const LAST: i32 = CANVAS_SIZE as i32 - 1;
+
+/// Most vertices a filled polygon may have; every shape of the environments is made of quadrilaterals.
+const MAX_VERTICES: usize = 8;
+
+/// A pixel, `r | g << 8 | b << 16`; the highest byte is free for flags of the canvas owner.
+pub(super) type Pixel = u32;
+
+/// The low three bytes of a pixel.
+pub(super) const RGB_MASK: Pixel = 0x00ff_ffff;
+
+/// Packs 8-bit red, green and blue.
+pub(super) fn pack([r, g, b]: [u8; 3]) -> Pixel {
+    u32::from(r) | u32::from(g) << 8 | u32::from(b) << 16
+}
+
+/// Red, green and blue of a pixel.
+pub(super) fn unpack(pixel: Pixel) -> [u8; 3] {
+    let [r, g, b, _] = pixel.to_le_bytes();
+    [r, g, b]
+}
+
+/// A point on the pixel grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Point {
+    pub x: i32,
+    pub y: i32,
+}
+
+impl Point {
+    /// Rounds world coordinates to the grid, halves to even.
+    pub fn round([x, y]: [f64; 2]) -> Self {
+        // Bodies may leave the arena without limit; beyond this bound nothing can reach the canvas and the integer
+        // arithmetic of the primitives must not overflow.
+        const BOUND: f64 = 10_000.0;
+        let round = |v: f64| v.round_ties_even().clamp(-BOUND, BOUND) as i32;
+        Self { x: round(x), y: round(y) }
+    }
+}
+
+/// A half-open range of columns; empty when `start >= end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Columns {
+    pub start: u16,
+    pub end: u16,
+}
+
+impl Columns {
+    pub const EMPTY: Self = Self { start: u16::MAX, end: 0 };
+
+    pub fn is_empty(self) -> bool {
+        self.start >= self.end
+    }
+
+    pub fn union(self, other: Self) -> Self {
+        Self { start: self.start.min(other.start), end: self.end.max(other.end) }
+    }
+
+    pub fn range(self) -> std::ops::Range<usize> {
+        usize::from(self.start)..usize::from(self.end).max(usize::from(self.start))
+    }
+}
+
+/// The canvas and, for each row, the columns written since the last [`Canvas::restore`].
+#[derive(Clone, Debug)]
+pub(super) struct Canvas {
+    pixels: Vec<Pixel>,
+    dirty: Vec<Columns>,
+}
+
+impl Canvas {
+    /// A canvas filled with one colour, nothing dirty.
+    pub fn new(colour: Pixel) -> Self {
+        Self { pixels: vec![colour; CANVAS_SIZE * CANVAS_SIZE], dirty: vec![Columns::EMPTY; CANVAS_SIZE] }
+    }
+
+    /// All pixels, row-major.
+    pub fn pixels(&self) -> &[Pixel] {
+        &self.pixels
+    }
+
+    /// One row of pixels.
+    pub fn row(&self, y: usize) -> &[Pixel] {
+        &self.pixels[y * CANVAS_SIZE..][..CANVAS_SIZE]
+    }
+
+    /// One row of pixels for writing; does not mark anything dirty.
+    pub fn row_mut(&mut self, y: usize) -> &mut [Pixel] {
+        &mut self.pixels[y * CANVAS_SIZE..][..CANVAS_SIZE]
+    }
+
+    /// The written columns of each row.
+    pub fn dirty(&self) -> &[Columns] {
+        &self.dirty
+    }
+
+    /// Copies the dirty pixels back from `base` and forgets them.
+    pub fn restore(&mut self, base: &Self) {
+        for y in 0..CANVAS_SIZE {
+            let columns = std::mem::replace(&mut self.dirty[y], Columns::EMPTY);
+            if !columns.is_empty() {
+                let range = columns.range();
+                self.row_mut(y)[range.clone()].copy_from_slice(&base.row(y)[range]);
+            }
+        }
+    }
+
+    /// Forgets what was written, which makes the present content the clean state.
+    pub fn mark_clean(&mut self) {
+        self.dirty.fill(Columns::EMPTY);
+    }
+
+    /// Fills columns `x0..=x1` of row `y`.
+    #[inline]
+    pub fn span(&mut self, y: i32, x0: i32, x1: i32, colour: Pixel) {
+        let (x0, x1) = (x0.max(0), x1.min(LAST));
+        if y < 0 || y > LAST || x0 > x1 {
+            return;
+        }
+        let y = y as usize;
+        let columns = Columns { start: x0 as u16, end: x1 as u16 + 1 };
+        self.dirty[y] = self.dirty[y].union(columns);
+        self.row_mut(y)[columns.range()].fill(colour);
+    }
+
+    /// Fills rows `y0..=y1` of column `x`.
+    #[inline]
+    pub fn column(&mut self, x: i32, y0: i32, y1: i32, colour: Pixel) {
+        for y in y0..=y1 {
+            self.span(y, x, x, colour);
+        }
+    }
+
+    /// Mixes `colour` into one pixel with weight `weight` in [0, 1], in f32 and truncating each channel.
+    pub fn blend(&mut self, x: i32, y: i32, colour: [u8; 3], weight: f32) {
+        if !(0..=LAST).contains(&x) || !(0..=LAST).contains(&y) {
+            return;
+        }
+        let old = unpack(self.pixels[y as usize * CANVAS_SIZE + x as usize]);
+        let mix = |new: u8, old: u8| (weight * f32::from(new) + (1.0 - weight) * f32::from(old)) as u8;
+        self.span(y, x, x, pack(std::array::from_fn(|i| mix(colour[i], old[i]))));
+    }
+
+    /// Fills a polygon of at most eight vertices by the even-odd rule, border rows and columns included.
+    pub fn polygon(&mut self, vertices: &[Point], colour: Pixel) {
+        debug_assert!(vertices.len() <= MAX_VERTICES);
+        let (min, max) = vertices.iter().fold((i32::MAX, i32::MIN), |(lo, hi), v| (lo.min(v.y), hi.max(v.y)));
+        if min == max {
+            let (x0, x1) = vertices.iter().fold((i32::MAX, i32::MIN), |(lo, hi), v| (lo.min(v.x), hi.max(v.x)));
+            return self.span(min, x0, x1, colour);
+        }
+        let next = |i: usize| vertices[(i + 1) % vertices.len()];
+        let edges = || vertices.iter().enumerate().map(|(i, &v)| (v, next(i)));
+        for y in min.max(0)..=max.min(LAST) {
+            let mut crossings = [0; MAX_VERTICES];
+            let mut count = 0;
+            for (p, q) in edges() {
+                let (p, q) = if p.y < q.y { (p, q) } else { (q, p) };
+                if p.y < q.y && p.y <= y && (y < q.y || (y == max && q.y == max)) {
+                    let rise = f64::from((y - p.y) * (q.x - p.x)) / f64::from(q.y - p.y);
+                    crossings[count] = (rise + f64::from(p.x)) as i32;
+                    count += 1;
+                }
+            }
+            crossings[..count].sort_unstable();
+            for pair in crossings[..count].chunks_exact(2) {
+                self.span(y, pair[0], pair[1], colour);
+            }
+        }
+        // The scan above leaves gaps on inner horizontal edges, where no crossing is counted on the upper side.
+        for (p, q) in edges().filter(|(p, q)| p.y == q.y && min < p.y && p.y < max) {
+            self.span(p.y, p.x.min(q.x), p.x.max(q.x), colour);
+        }
+    }
+
+    /// Fills a disc that is `2 * radius` pixels wide: columns `x - radius .. x + radius`, so not centred on `centre`.
+    pub fn disc(&mut self, centre: Point, radius: i32, colour: Pixel) {
+        let (x0, y0) = (centre.x, centre.y);
+        let (mut f, mut ddx, mut ddy) = (1 - radius, 0, -2 * radius);
+        let (mut x, mut y) = (0, radius);
+        while x < y {
+            if f >= 0 {
+                y -= 1;
+                ddy += 2;
+                f += ddy;
+            }
+            x += 1;
+            ddx += 2;
+            f += ddx + 1;
+            if f >= 0 {
+                self.span(y0 + y - 1, x0 - x, x0 + x - 1, colour);
+                self.span(y0 - y, x0 - x, x0 + x - 1, colour);
+            }
+            self.span(y0 + x - 1, x0 - y, x0 + y - 1, colour);
+            self.span(y0 - x, x0 - y, x0 + y - 1, colour);
+        }
+    }
+}
