@@ -1,0 +1,329 @@
+//! Matrix products with fused epilogues: `C[M, N] = epilogue(A[M, K] * B[K, N])`.
+//!
+//! Every output element is one chain of fused multiply-adds over K in ascending order that starts from 0.
+//! Tile shape, blocking, thread count and instruction set therefore never change a bit. Between blocks of K
+//! the accumulators wait in a buffer of the first-level cache; the epilogue runs there, and C is written once.
+
+use crate::math;
+use crate::simd::{LANES, Lanes, kernel};
+use std::cell::RefCell;
+use std::ops::Range;
+
+pub(crate) mod pack;
+pub(crate) mod tile;
+
+pub use pack::PackedMatrix;
+use pack::{Aligned, KC, PANEL, TILE_VALUES, pack_tile};
+use tile::MAX_ROWS;
+
+/// How an operand of a product is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Rows of the operand are contiguous.
+    Normal,
+    /// Columns of the operand are contiguous: its transpose is stored row by row.
+    Transposed,
+}
+
+impl Layout {
+    /// Checks that `len` values hold a `rows x cols` operand with leading dimension `ld`.
+    pub(crate) fn check(self, name: &str, len: usize, rows: usize, cols: usize, ld: usize) {
+        let (outer, inner) = if self == Self::Normal { (rows, cols) } else { (cols, rows) };
+        if outer == 0 || inner == 0 {
+            return;
+        }
+        assert!(ld >= inner, "{name}: leading dimension {ld} is below the row length {inner}");
+        let need = (outer - 1) * ld + inner;
+        assert!(
+            len >= need,
+            "{name}: {len} values, [{rows}, {cols}] with leading dimension {ld} takes {need}"
+        );
+    }
+}
+
+/// Element-wise function of an epilogue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// `y = x`.
+    #[default]
+    Identity,
+    /// `x * Phi(x)` with the normal distribution function (the erf form).
+    Gelu,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+/// How the result `y` meets what C holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Combine<'a> {
+    /// `C = y`.
+    #[default]
+    Store,
+    /// `C = C + y`: C holds the residual.
+    Add,
+    /// `C = C + gate * y` with one rounding (adaLN): row `r` of C uses row `r / group` of `gate`.
+    Gate {
+        /// Gate values, rows of at least N values `stride` apart.
+        gate: &'a [f32],
+        /// Distance between gate rows; 0 uses one row for all.
+        stride: usize,
+        /// Rows of C that share a gate row, at least 1.
+        group: usize,
+    },
+}
+
+/// What happens to a sum before it reaches C: `combine(activation(sum + bias))`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// `[N]` values added to every row.
+    pub bias: Option<&'a [f32]>,
+    /// Function applied after the bias.
+    pub activation: Activation,
+    /// How C takes the result.
+    pub combine: Combine<'a>,
+}
+
+impl<'a> Epilogue<'a> {
+    /// The plain product.
+    pub const NONE: Epilogue<'static> =
+        Epilogue { bias: None, activation: Activation::Identity, combine: Combine::Store };
+
+    /// Adds a bias `[N]`.
+    pub fn bias(bias: &'a [f32]) -> Self {
+        Self { bias: Some(bias), ..Self::NONE }
+    }
+
+    /// Applies `activation` after the bias.
+    pub fn activate(self, activation: Activation) -> Self {
+        Self { activation, ..self }
+    }
+
+    /// Adds the result to what C holds.
+    pub fn add(self) -> Self {
+        Self { combine: Combine::Add, ..self }
+    }
+
+    /// Adds the gated result to what C holds; see [`Combine::Gate`].
+    pub fn gate(self, gate: &'a [f32], stride: usize, group: usize) -> Self {
+        Self { combine: Combine::Gate { gate, stride, group }, ..self }
+    }
+
+    fn check(&self, m: usize, n: usize) {
+        if let Some(bias) = self.bias {
+            assert!(bias.len() >= n, "bias: {} values for {n} columns", bias.len());
+        }
+        if let Combine::Gate { gate, stride, group } = self.combine {
+            assert!(group >= 1, "gate: group must be at least 1");
+            let need = m.saturating_sub(1) / group * stride + n;
+            assert!(gate.len() >= need, "gate: {} values, {m} rows of {n} take {need}", gate.len());
+        }
+    }
+}
+
+/// `C = epilogue(A * B)` on the calling thread.
+///
+/// `a` is `[m, K]` with leading dimension `lda`, `c` is `[m, N]` with leading dimension `ldc`; K and N are
+/// `b`'s.
+///
+/// # Panics
+/// If an operand is shorter than its shape.
+pub fn gemm(
+    m: usize,
+    a: &[f32],
+    lda: usize,
+    b: &PackedMatrix,
+    c: &mut [f32],
+    ldc: usize,
+    epilogue: Epilogue,
+) {
+    gemm_block(m, a, lda, Layout::Normal, b, 0..b.k(), c, ldc, false, epilogue);
+}
+
+/// One range of K: with `resume`, the sums continue from what C holds.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn gemm_block(
+    m: usize,
+    a: &[f32],
+    lda: usize,
+    layout: Layout,
+    b: &PackedMatrix,
+    ks: Range<usize>,
+    c: &mut [f32],
+    ldc: usize,
+    resume: bool,
+    epilogue: Epilogue,
+) {
+    layout.check("a", a.len(), m, ks.end, lda);
+    Layout::Normal.check("c", c.len(), m, b.n(), ldc);
+    epilogue.check(m, b.n());
+    assert!(ks.end <= b.k());
+    if m == 0 || b.n() == 0 {
+        return;
+    }
+    SCRATCH.with_borrow_mut(|scratch| match layout {
+        Layout::Normal => gemm_rows(m, a, lda, b, ks, c, ldc, resume, epilogue, scratch),
+        Layout::Transposed => gemm_columns(m, a, lda, b, ks, c, ldc, resume, epilogue, scratch),
+    });
+}
+
+thread_local! {
+    /// Packed tiles of A and waiting accumulators: kept, so that a step allocates nothing.
+    static SCRATCH: RefCell<(Aligned, Aligned)> = RefCell::default();
+}
+
+kernel! {
+    fn gemm_rows<V>(
+        m: usize, a: &[f32], lda: usize, b: &PackedMatrix, ks: Range<usize>, c: &mut [f32], ldc: usize,
+        resume: bool, epilogue: Epilogue, scratch: &mut (Aligned, Aligned),
+    ) {
+        run::<V, false>(m, a, lda, b, ks, c, ldc, resume, epilogue, scratch);
+    }
+}
+
+kernel! {
+    fn gemm_columns<V>(
+        m: usize, a: &[f32], lda: usize, b: &PackedMatrix, ks: Range<usize>, c: &mut [f32], ldc: usize,
+        resume: bool, epilogue: Epilogue, scratch: &mut (Aligned, Aligned),
+    ) {
+        run::<V, true>(m, a, lda, b, ks, c, ldc, resume, epilogue, scratch);
+    }
+}
+
+/// Part `i` of `n` items in `parts` nearly equal parts.
+#[inline(always)]
+pub(crate) fn part(n: usize, parts: usize, i: usize) -> Range<usize> {
+    n * i / parts..n * (i + 1) / parts
+}
+
+/// Chunks of row tiles whose packed A fits the second-level cache; panels of B pass over each chunk.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn run<V: tile::Tile, const K_MAJOR: bool>(
+    m: usize,
+    a: &[f32],
+    lda: usize,
+    b: &PackedMatrix,
+    ks: Range<usize>,
+    c: &mut [f32],
+    ldc: usize,
+    resume: bool,
+    epilogue: Epilogue,
+    scratch: &mut (Aligned, Aligned),
+) {
+    let layout = if K_MAJOR { Layout::Transposed } else { Layout::Normal };
+    let blocks = ks.len().div_ceil(KC);
+    let tiles = m.div_ceil(V::ROWS);
+    let most = (48 / blocks.max(1)).clamp(1, 10);
+    let chunks = tiles.div_ceil(most);
+    let block = |i: usize| ks.start + i * KC..ks.end.min(ks.start + (i + 1) * KC);
+    for chunk in 0..chunks {
+        let chunk = part(tiles, chunks, chunk);
+        let packed = scratch.0.reserve(blocks * chunk.len() * TILE_VALUES);
+        for (i, out) in packed.chunks_exact_mut(TILE_VALUES).enumerate() {
+            let rows = part(m, tiles, chunk.start + i % chunk.len());
+            pack_tile(a, lda, layout, rows, block(i / chunk.len()), out);
+        }
+        let acc = scratch.1.reserve(chunk.len() * MAX_ROWS * PANEL);
+        for panel in 0..b.n().div_ceil(PANEL) {
+            let columns = panel * PANEL..b.n().min((panel + 1) * PANEL);
+            let tile_rows = |t: usize| part(m, tiles, chunk.start + t);
+            for (t, acc) in acc.chunks_exact_mut(MAX_ROWS * PANEL).enumerate() {
+                start(tile_rows(t), columns.clone(), c, ldc, resume, acc);
+            }
+            for i in 0..blocks {
+                let (ks, b) = (block(i), b.panel(panel, block(i).start));
+                assert!(b.len() >= ks.len() * PANEL);
+                for (t, acc) in acc.chunks_exact_mut(MAX_ROWS * PANEL).enumerate() {
+                    let a = &packed[(i * chunk.len() + t) * TILE_VALUES..][..TILE_VALUES];
+                    // SAFETY: the slices hold a packed tile, ks.len() <= KC rows of the panel, and MAX_ROWS rows.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        V::run::<K_MAJOR>(
+                            tile_rows(t).len(),
+                            ks.len(),
+                            a.as_ptr(),
+                            b.as_ptr(),
+                            acc.as_mut_ptr(),
+                        );
+                    }
+                }
+            }
+            for (t, acc) in acc.chunks_exact(MAX_ROWS * PANEL).enumerate() {
+                finish::<V>(tile_rows(t), columns.clone(), acc, c, ldc, &epilogue);
+            }
+        }
+    }
+}
+
+/// Accumulators of one tile before its first block.
+#[inline(always)]
+fn start(rows: Range<usize>, columns: Range<usize>, c: &[f32], ldc: usize, resume: bool, acc: &mut [f32]) {
+    if !resume {
+        acc.fill(0.0);
+        return;
+    }
+    for (row, acc) in rows.zip(acc.chunks_exact_mut(PANEL)) {
+        acc[..columns.len()].copy_from_slice(&c[row * ldc + columns.start..row * ldc + columns.end]);
+    }
+}
+
+/// The epilogue of one tile.
+#[inline(always)]
+fn finish<V: Lanes>(
+    rows: Range<usize>,
+    columns: Range<usize>,
+    acc: &[f32],
+    c: &mut [f32],
+    ldc: usize,
+    epilogue: &Epilogue,
+) {
+    for (row, acc) in rows.zip(acc.chunks_exact(PANEL)) {
+        let c = &mut c[row * ldc + columns.start..row * ldc + columns.end];
+        let bias = epilogue.bias.map(|bias| &bias[columns.clone()]);
+        let gate = match epilogue.combine {
+            Combine::Gate { gate, stride, group } => &gate[row / group * stride..][columns.clone()],
+            _ => &[],
+        };
+        let (acc, _) = acc.as_chunks::<LANES>();
+        for (j, (c, &acc)) in c.chunks_mut(LANES).zip(acc).enumerate() {
+            let y = V::load(&acc);
+            let lanes = j * LANES..j * LANES + c.len();
+            let y = if let Some(bias) = bias { y + load::<V>(&bias[lanes.clone()]) } else { y };
+            let y = match epilogue.activation {
+                Activation::Identity => y,
+                Activation::Gelu => math::gelu(y),
+                Activation::Silu => math::silu(y),
+                Activation::Relu => V::zero().max(y),
+            };
+            let y = match epilogue.combine {
+                Combine::Store => y,
+                Combine::Add => load::<V>(c) + y,
+                Combine::Gate { .. } => load::<V>(&gate[lanes]).mul_add(y, load::<V>(c)),
+            };
+            store(y, c);
+        }
+    }
+}
+
+/// Loads up to sixteen values.
+#[inline(always)]
+pub(crate) fn load<V: Lanes>(x: &[f32]) -> V {
+    match x.first_chunk() {
+        Some(x) => V::load(x),
+        None => V::load_part(x, 0.0),
+    }
+}
+
+/// Stores up to sixteen values.
+#[inline(always)]
+pub(crate) fn store<V: Lanes>(x: V, out: &mut [f32]) {
+    match out.first_chunk_mut() {
+        Some(out) => x.store(out),
+        None => x.store_part(out),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Packed operands: B in panels of 32 columns, A in tiles of one register tile's rows.
+
+use super::Layout;
+use super::tile::{K_STRIDE, MAX_ROWS};
+use std::ops::Range;
+
+/// Columns of a packed panel.
+pub(crate) const PANEL: usize = 32;
+/// Depth of a block of K: a panel's block (32 KiB) stays in the first-level cache while row tiles pass.
+pub(crate) const KC: usize = 256;
+/// Distance between rows of a row-major packed tile: not a power of two, so rows do not share cache sets.
+pub(crate) const ROW_STRIDE: usize = KC + 16;
+/// Values that one packed tile of either layout takes.
+pub(crate) const TILE_VALUES: usize = 4096;
+
+const _: () = assert!(TILE_VALUES >= MAX_ROWS * ROW_STRIDE && TILE_VALUES >= KC * K_STRIDE);
+
+/// Sixteen values on one cache line: gives packed panels their alignment.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// A growing, cache-line aligned buffer of f32.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Aligned(Vec<Line>);
+
+impl Aligned {
+    /// The first `n` values; the buffer grows with zeros where it is shorter.
+    pub(crate) fn reserve(&mut self, n: usize) -> &mut [f32] {
+        let lines = n.div_ceil(16);
+        if self.0.len() < lines {
+            self.0.resize(lines, Line([0.0; 16]));
+        }
+        &mut self.as_mut_slice()[..n]
+    }
+
+    #[allow(unsafe_code)]
+    pub(crate) fn as_slice(&self) -> &[f32] {
+        // SAFETY: `Line` is sixteen f32 without padding.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 16) }
+    }
+
+    #[allow(unsafe_code)]
+    fn as_mut_slice(&mut self) -> &mut [f32] {
+        // SAFETY: `Line` is sixteen f32 without padding.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * 16) }
+    }
+}
+
+/// The right operand `[K, N]` of a product, packed once into panels of 32 columns (padded with zeros).
+#[derive(Clone, Debug, Default)]
+pub struct PackedMatrix {
+    data: Aligned,
+    k: usize,
+    n: usize,
+}
+
+impl PackedMatrix {
+    /// Packs weights stored input-major, `w` of shape `[k, n]` (in, out).
+    ///
+    /// # Panics
+    /// If `w` has not `k * n` values.
+    pub fn from_in_out(w: &[f32], k: usize, n: usize) -> Self {
+        let mut packed = Self::default();
+        packed.pack(w, n, Layout::Normal, k, n);
+        packed
+    }
+
+    /// Packs weights stored output-major (PyTorch's `Linear.weight`), `w` of shape `[n, k]` (out, in).
+    ///
+    /// # Panics
+    /// If `w` has not `k * n` values.
+    pub fn from_out_in(w: &[f32], k: usize, n: usize) -> Self {
+        let mut packed = Self::default();
+        packed.pack(w, k, Layout::Transposed, k, n);
+        packed
+    }
+
+    /// Rows: the length of each sum.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns of the product.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Repacks in place, keeping the buffer: `b` is `[k, n]` with leading dimension `ld`, or `[n, k]` where
+    /// `layout` is transposed.
+    ///
+    /// # Panics
+    /// If `b` is shorter than its shape.
+    pub fn pack(&mut self, b: &[f32], ld: usize, layout: Layout, k: usize, n: usize) {
+        layout.check("b", b.len(), k, n, ld);
+        (self.k, self.n) = (k, n);
+        if k == 0 || n == 0 {
+            return;
+        }
+        let data = self.data.reserve(n.div_ceil(PANEL) * k * PANEL);
+        for (i, panel) in data.chunks_exact_mut(k * PANEL).enumerate() {
+            pack_panel(b, ld, layout, i * PANEL, n.min(i * PANEL + PANEL), panel);
+        }
+    }
+
+    /// Panel `i`'s rows from `k0` on.
+    #[inline(always)]
+    pub(crate) fn panel(&self, i: usize, k0: usize) -> &[f32] {
+        &self.data.as_slice()[(i * self.k + k0) * PANEL..(i + 1) * self.k * PANEL]
+    }
+}
+
+/// Packs columns `n0..n1` of `b` into one panel `[k, 32]`.
+fn pack_panel(b: &[f32], ld: usize, layout: Layout, n0: usize, n1: usize, panel: &mut [f32]) {
+    let width = n1 - n0;
+    match layout {
+        Layout::Normal => {
+            for (p, row) in panel.chunks_exact_mut(PANEL).enumerate() {
+                row[..width].copy_from_slice(&b[p * ld + n0..p * ld + n1]);
+                row[width..].fill(0.0);
+            }
+        }
+        Layout::Transposed => {
+            // Sixteen k at a time: the panel's part stays in cache while the columns are scattered.
+            for (q, rows) in panel.chunks_mut(PANEL * 16).enumerate() {
+                let depth = rows.len() / PANEL;
+                for j in 0..PANEL {
+                    let start = (n0 + j) * ld + q * 16;
+                    for p in 0..depth {
+                        rows[p * PANEL + j] = if j < width { b[start + p] } else { 0.0 };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Packs rows `rows` of A, block `k0..k1` of K, into one tile.
+#[inline(always)]
+pub(crate) fn pack_tile(
+    a: &[f32],
+    lda: usize,
+    layout: Layout,
+    rows: Range<usize>,
+    ks: Range<usize>,
+    tile: &mut [f32],
+) {
+    match layout {
+        Layout::Normal => {
+            for (row, out) in rows.zip(tile.chunks_exact_mut(ROW_STRIDE)) {
+                out[..ks.len()].copy_from_slice(&a[row * lda + ks.start..row * lda + ks.end]);
+            }
+        }
+        Layout::Transposed => {
+            for (p, out) in ks.zip(tile.chunks_exact_mut(K_STRIDE)) {
+                out[..rows.len()].copy_from_slice(&a[p * lda + rows.start..p * lda + rows.end]);
+            }
+        }
+    }
+}
