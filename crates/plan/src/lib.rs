@@ -4,10 +4,23 @@
 //! All arrays are row-major `f32` slices: candidates `[S, H, D]`, plans `[H, D]`. Randomness comes from keyed
 //! streams per (episode, solve, iteration, sample), so results do not depend on batch size or threads.
 
+mod cem;
+mod config;
 mod error;
+mod icem;
+mod mppi;
+mod mppi_pldm;
+mod predictive;
+mod search;
 mod solver;
 
+pub use cem::Cem;
+pub use config::{SolverConfig, TopK};
 pub use error::{CostError, PlanError};
+pub use icem::{Colour, Icem};
+pub use mppi::{Mppi, TemperatureUnit};
+pub use mppi_pldm::MppiPldm;
+pub use predictive::PredictiveSampling;
 pub use solver::{
     Chunked, Cost, FixedNoise, Iteration, IterationStats, KeyedNoise, NoiseSource, Shape, Solution, Solver,
 };

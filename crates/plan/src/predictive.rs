@@ -1,0 +1,60 @@
+//! Predictive sampling (Howell et al. 2022, MuJoCo MPC): one round of noise around the warm start; the best
+//! sample, the unchanged warm start among them, is the plan.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{check_count, check_positive};
+use crate::error::PlanError;
+use crate::search::Search;
+use crate::solver::{Cost, Iteration, NoiseSource, Shape, Solution, Solver};
+
+/// Predictive sampling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PredictiveSampling {
+    /// Number of candidates.
+    pub samples: usize,
+    /// Standard deviation of the noise, in standard deviations of the data's actions.
+    pub noise_scale: f32,
+}
+
+impl Default for PredictiveSampling {
+    fn default() -> Self {
+        Self { samples: 300, noise_scale: 1.0 }
+    }
+}
+
+impl PredictiveSampling {
+    pub(crate) fn validate(&self) -> Result<(), PlanError> {
+        check_count("samples", self.samples)?;
+        check_positive("noise_scale", self.noise_scale)
+    }
+}
+
+impl Solver for PredictiveSampling {
+    fn name(&self) -> &'static str {
+        "predictive-sampling"
+    }
+
+    fn samples(&self) -> usize {
+        self.samples
+    }
+
+    fn solve_with(
+        &self,
+        shape: Shape,
+        cost: &mut dyn Cost,
+        init: Option<&[f32]>,
+        noise: &mut dyn NoiseSource,
+        observe: &mut dyn FnMut(&Iteration<'_>),
+    ) -> Result<Solution, PlanError> {
+        let mut search = Search::new(self.name(), shape, self.samples, init, self.noise_scale)?;
+        search.sample_gaussian(0, noise);
+        search.evaluate(0, cost)?;
+        search.select_elites(1);
+        search.finish(0, None, observe);
+        let best = search.order[0];
+        let actions = search.plan(best).to_vec();
+        Ok(Solution { actions, cost: search.costs[best], history: search.history, nominal: None })
+    }
+}
