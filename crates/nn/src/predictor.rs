@@ -1,0 +1,146 @@
+//! Causal transformer over time, conditioned on actions by adaptive layer norm (adaLN-zero, Peebles and Xie 2023).
+//!
+//! Every attention and feed-forward part begins with its own affine layer norm, after the modulated one without
+//! affine part: the double norm of the reference is kept.
+
+use burn::tensor::{Tensor, activation};
+use serde::{Deserialize, Serialize};
+
+use crate::blocks::Linear;
+use crate::norm::LayerNorm;
+use crate::params::from_vec;
+use crate::{Init, Pass, Scope, ops};
+
+/// Sizes of a [`Predictor`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictorConfig {
+    /// Longest context in frames.
+    pub frames: usize,
+    /// Width of states and conditions.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of one head.
+    pub head_width: usize,
+    /// Width of the feed-forward part.
+    pub mlp: usize,
+    /// Dropout probability, in [0, 1).
+    pub dropout: f64,
+}
+
+const MODULATED_EPS: f64 = 1e-6;
+const AFFINE_EPS: f64 = 1e-5;
+
+#[derive(Clone, Debug)]
+struct Block {
+    modulation: Linear,
+    attention_norm: LayerNorm,
+    qkv: Linear,
+    output: Linear,
+    mlp_norm: LayerNorm,
+    expand: Linear,
+    contract: Linear,
+}
+
+/// The predictor of the next embedding at every time step.
+#[derive(Clone, Debug)]
+pub struct Predictor {
+    config: PredictorConfig,
+    positions: Tensor<3>,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+}
+
+impl Block {
+    fn new(scope: &mut Scope, key: &str, c: &PredictorConfig) -> Self {
+        let (width, inner) = (c.width, c.heads * c.head_width);
+        let zero = Init::Constant(0.0);
+        let modulation = format!("{key}.adaLN_modulation.1");
+        Self {
+            attention_norm: LayerNorm::new(scope, &format!("{key}.attn.norm"), width, AFFINE_EPS),
+            qkv: Linear::without_bias(scope, &format!("{key}.attn.to_qkv"), width, 3 * inner),
+            output: Linear::new(scope, &format!("{key}.attn.to_out.0"), inner, width),
+            mlp_norm: LayerNorm::new(scope, &format!("{key}.mlp.net.0"), width, AFFINE_EPS),
+            expand: Linear::new(scope, &format!("{key}.mlp.net.1"), width, c.mlp),
+            contract: Linear::new(scope, &format!("{key}.mlp.net.4"), c.mlp, width),
+            modulation: Linear::with_init(scope, &modulation, [width, 6 * width], zero, zero),
+        }
+    }
+
+    /// `x` and `silu(condition)`, both `[B, T, D]`.
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        condition: Tensor<3>,
+        mask: &Tensor<4>,
+        c: &PredictorConfig,
+        pass: &mut Pass,
+    ) -> Tensor<3> {
+        let modulation = self.modulation.forward(condition); // [B, T, 6 D]
+        let part = |i: usize| modulation.clone().narrow(2, i * c.width, c.width);
+        let modulated =
+            |x: Tensor<3>, shift, scale: Tensor<3>| ops::normalise(x, MODULATED_EPS) * (scale + 1.0) + shift;
+        let attended = self.attend(modulated(x.clone(), part(0), part(1)), mask, c, pass);
+        let x = x + part(2) * attended;
+        let fed = self.feed(modulated(x.clone(), part(3), part(4)), c, pass);
+        x + part(5) * fed
+    }
+
+    fn attend(&self, x: Tensor<3>, mask: &Tensor<4>, c: &PredictorConfig, pass: &mut Pass) -> Tensor<3> {
+        let [batch, frames, _] = x.dims();
+        let inner = c.heads * c.head_width;
+        let qkv = self.qkv.forward(self.attention_norm.forward(x)); // [B, T, 3 inner]
+        let part = |i: usize| {
+            let one = qkv.clone().narrow(2, i * inner, inner);
+            one.reshape([batch, frames, c.heads, c.head_width]).swap_dims(1, 2) // [B, heads, T, d]
+        };
+        let drop = |p| pass.dropout(p, c.dropout);
+        let mixed = ops::attention(part(0), part(1), part(2), Some(mask.clone()), drop);
+        let mixed = mixed.swap_dims(1, 2).reshape([batch, frames, inner]);
+        let out = self.output.forward(mixed);
+        pass.dropout(out, c.dropout)
+    }
+
+    fn feed(&self, x: Tensor<3>, c: &PredictorConfig, pass: &mut Pass) -> Tensor<3> {
+        let hidden = self.expand.forward_gelu(self.mlp_norm.forward(x)); // [B, T, mlp]
+        let hidden = pass.dropout(hidden, c.dropout);
+        let out = self.contract.forward(hidden);
+        pass.dropout(out, c.dropout)
+    }
+}
+
+impl Predictor {
+    /// All keys under `{key}.`.
+    pub fn new(scope: &mut Scope, key: &str, config: PredictorConfig) -> Self {
+        let positions = [1, config.frames, config.width];
+        Self {
+            positions: scope.param(&format!("{key}.pos_embedding"), positions, Init::Normal(1.0)),
+            blocks: (0..config.depth)
+                .map(|i| Block::new(scope, &format!("{key}.transformer.layers.{i}"), &config))
+                .collect(),
+            norm: LayerNorm::new(scope, &format!("{key}.transformer.norm"), config.width, AFFINE_EPS),
+            config,
+        }
+    }
+
+    /// States and action embeddings `[B, T, D]`, `T <= frames`, to the next state at every step, `[B, T, D]`.
+    pub fn forward(&self, states: Tensor<3>, actions: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
+        let frames = states.dims()[1];
+        let mask = causal_mask(frames, &states.device());
+        let condition = activation::silu(actions);
+        let mut x = states + self.positions.clone().narrow(1, 0, frames);
+        for block in &self.blocks {
+            x = block.forward(x, condition.clone(), &mask, &self.config, pass);
+        }
+        self.norm.forward(x)
+    }
+}
+
+/// 0 where a step may look (itself and the past), a large negative number elsewhere; `[1, 1, T, T]`.
+fn causal_mask(frames: usize, device: &burn::tensor::Device) -> Tensor<4> {
+    let entry = |i: usize| if i % frames <= i / frames { 0.0 } else { -1e30 };
+    from_vec((0..frames * frames).map(entry).collect(), [1, 1, frames, frames], device)
+}
