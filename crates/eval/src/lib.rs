@@ -1,1 +1,30 @@
 //! Protocols, runner, statistics, reports, and the policies that need the true simulator.
+//!
+//! ```text
+//! Protocol + Manifest --Pair--> runner: Observation, Goal --Policy--> action --> env
+//! runner --EpisodeOutcome per episode--> Score (Wilson interval, block-moved pairs) --RowResult--> report
+//! ```
+//!
+//! A score depends on (protocol, manifest, policy, seed) only: never on threads, on the order of episodes or on
+//! how often a run was interrupted.
+
+pub mod gif;
+pub mod manifest;
+pub mod outcome;
+pub mod plot;
+pub mod policy;
+pub mod protocol;
+pub mod report;
+pub mod rows;
+pub mod runner;
+pub mod stats;
+
+mod error;
+
+pub use error::EvalError;
+pub use manifest::{Manifest, Pair};
+pub use outcome::{EpisodeOutcome, Score};
+pub use policy::{EpisodeContext, EpisodePolicy, Goal, Observation, Policy};
+pub use protocol::Protocol;
+pub use rows::{RowResult, System};
+pub use runner::{EvalOptions, Evaluation, evaluate};

@@ -1,0 +1,232 @@
+//! Start/goal pairs: what a protocol is evaluated on.
+//!
+//! A manifest is JSON with one pair per line, so that a diff shows which pair changed. Numbers are shortest
+//! round-trip decimals: reading a manifest gives back the bits that were written.
+
+use std::{f64::consts::TAU, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::EvalError;
+
+/// The block counts as moved when it travels farther than this, px ...
+pub const MOVED_PX: f64 = 10.0;
+/// ... or turns farther than this, degrees.
+pub const MOVED_DEGREES: f64 = 10.0;
+
+/// One episode to solve: where it starts, where it must end, and how the recording got there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pair {
+    /// Agent x, y, block origin x, y (px), block angle (rad), agent velocity x, y (px/s).
+    pub start: [f64; 7],
+    /// Laid out as `start`; the recording's state `actions.len()` env steps later.
+    pub goal: [f64; 7],
+    /// The recorded actions from start to goal, units of the action space (1 = 100 px).
+    pub actions: Vec<[f32; 2]>,
+    /// Identifies the source episode: its seed, or its index in the data set.
+    pub source: u64,
+    /// How the source episode was made, e.g. `expert` or `noisy-replay`.
+    pub kind: String,
+    /// Whether the block moves more than [`MOVED_PX`] or [`MOVED_DEGREES`]; see [`block_moved`].
+    pub block_moved: bool,
+}
+
+/// A named list of pairs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Environment the states belong to, e.g. `push_t`.
+    pub environment: String,
+    /// `dev` or `test`, or the name of the data set the pairs were drawn from.
+    pub split: String,
+    /// Command or rule that made it.
+    pub made_by: String,
+    /// The pairs; episode `i` of an evaluation runs pair `i`.
+    pub pairs: Vec<Pair>,
+}
+
+/// Whether the block moves or turns noticeably between two states. The angle is compared modulo a full turn
+/// even for symmetric blocks: what counts is that it was pushed.
+#[must_use]
+pub fn block_moved(start: &[f64; 7], goal: &[f64; 7]) -> bool {
+    let distance = (goal[2] - start[2]).hypot(goal[3] - start[3]);
+    distance > MOVED_PX || angle_error(start[4], goal[4], TAU) > MOVED_DEGREES.to_radians()
+}
+
+/// Angle between `a` and `b` modulo `symmetry`, in `[0, symmetry / 2]` (rad).
+#[must_use]
+pub fn angle_error(a: f64, b: f64, symmetry: f64) -> f64 {
+    let d = (a - b).abs() % symmetry;
+    d.min(symmetry - d)
+}
+
+impl Pair {
+    /// A pair whose `block_moved` is computed from its states.
+    #[must_use]
+    pub fn new(start: [f64; 7], goal: [f64; 7], actions: Vec<[f32; 2]>, source: u64, kind: &str) -> Self {
+        Self { block_moved: block_moved(&start, &goal), start, goal, actions, source, kind: kind.into() }
+    }
+
+    fn verify(&self, steps: usize) -> Result<(), String> {
+        for (name, state) in [("start", &self.start), ("goal", &self.goal)] {
+            if let Some(i) = state.iter().position(|v| !v.is_finite()) {
+                return Err(format!("`{name}[{i}]` is not finite"));
+            }
+        }
+        if self.actions.len() != steps {
+            return Err(format!("has {} actions where the first pair has {steps}", self.actions.len()));
+        }
+        if self.actions.iter().flatten().any(|a| !a.is_finite()) {
+            return Err("holds an action that is not finite".into());
+        }
+        let moved = block_moved(&self.start, &self.goal);
+        if self.block_moved != moved {
+            return Err(format!("says block_moved = {}, but its states say {moved}", self.block_moved));
+        }
+        Ok(())
+    }
+}
+
+impl Manifest {
+    /// Checks lengths, finiteness and the `block_moved` marks; `name` (usually the path) names it in errors.
+    ///
+    /// # Errors
+    /// Names the first pair that is wrong.
+    pub fn verify(&self, name: &str) -> Result<(), EvalError> {
+        let steps = self.goal_offset();
+        for (i, pair) in self.pairs.iter().enumerate() {
+            pair.verify(steps).map_err(|message| EvalError::Manifest {
+                name: name.into(),
+                message: format!("pair {i} {message}; make the manifest again"),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Env steps from start to goal; 0 for an empty manifest.
+    #[must_use]
+    pub fn goal_offset(&self) -> usize {
+        self.pairs.first().map_or(0, |p| p.actions.len())
+    }
+
+    /// Fraction of pairs whose block moves, in `[0, 1]`; 0 for an empty manifest.
+    #[must_use]
+    pub fn moved_share(&self) -> f64 {
+        self.pairs.iter().filter(|p| p.block_moved).count() as f64 / self.pairs.len().max(1) as f64
+    }
+
+    /// Parses and verifies manifest text; `name` names it in errors.
+    ///
+    /// # Errors
+    /// When it is not JSON of this form, and as [`Manifest::verify`].
+    pub fn parse(name: &str, text: &str) -> Result<Self, EvalError> {
+        let manifest: Self = serde_json::from_str(text).map_err(|e| EvalError::Manifest {
+            name: name.into(),
+            message: format!("is not a manifest: {e}"),
+        })?;
+        manifest.verify(name)?;
+        Ok(manifest)
+    }
+
+    /// Reads and verifies the manifest at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, and as [`Manifest::parse`].
+    pub fn load(path: &Path) -> Result<Self, EvalError> {
+        let text = std::fs::read_to_string(path).map_err(EvalError::io(path))?;
+        Self::parse(&path.display().to_string(), &text)
+    }
+
+    /// The text on disk: one pair per line.
+    ///
+    /// # Errors
+    /// When a number has no JSON form (not finite).
+    pub fn to_text(&self) -> Result<String, EvalError> {
+        let json = |e: serde_json::Error| EvalError::Manifest {
+            name: self.split.clone(),
+            message: format!("cannot be written: {e}"),
+        };
+        let head = (&self.environment, &self.split, &self.made_by);
+        let quote = |text: &String| serde_json::to_string(text).map_err(json);
+        let mut out = format!(
+            "{{\"environment\":{},\"split\":{},\"made_by\":{},\"pairs\":[",
+            quote(head.0)?,
+            quote(head.1)?,
+            quote(head.2)?
+        );
+        for (i, pair) in self.pairs.iter().enumerate() {
+            out.push_str(if i == 0 { "\n" } else { ",\n" });
+            out.push_str(&serde_json::to_string(pair).map_err(json)?);
+        }
+        out.push_str("\n]}\n");
+        Ok(out)
+    }
+
+    /// Verifies the manifest and writes it to `path`, in one rename.
+    ///
+    /// # Errors
+    /// When it is not valid or the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), EvalError> {
+        self.verify(&path.display().to_string())?;
+        crate::runner::write_atomic(path, self.to_text()?.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let start = [100.0, 0.1 + 0.2, 300.0, 300.0, 6.2, 0.0, 0.0];
+        let mut goal = start;
+        goal[4] = 0.2; // 0.283 rad = 16.2 degrees across the wrap
+        let pair = Pair::new(start, goal, vec![[0.1, -0.3]; 25], 7, "expert");
+        assert!(pair.block_moved);
+        let still = Pair::new(start, start, vec![[0.0, 0.0]; 25], 8, "expert");
+        assert!(!still.block_moved);
+        Manifest {
+            environment: "push_t".into(),
+            split: "dev".into(),
+            made_by: "test \"quoted\"".into(),
+            pairs: vec![pair, still],
+        }
+    }
+
+    #[test]
+    fn text_round_trips_to_the_bit() {
+        let manifest = manifest();
+        let text = manifest.to_text().unwrap();
+        assert_eq!(Manifest::parse("m", &text).unwrap(), manifest);
+        assert_eq!(text.lines().count(), 4);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.json");
+        manifest.save(&path).unwrap();
+        assert_eq!(Manifest::load(&path).unwrap(), manifest);
+    }
+
+    #[test]
+    fn wrong_pairs_are_named() {
+        let message = |change: fn(&mut Pair)| {
+            let mut m = manifest();
+            change(&mut m.pairs[1]);
+            let error = m.verify("some.json").unwrap_err().to_string();
+            assert!(error.contains("some.json") && error.contains("pair 1"), "{error}");
+            error
+        };
+        assert!(message(|p| p.goal[3] = f64::NAN).contains("goal[3]"));
+        assert!(message(|p| p.start[0] = f64::INFINITY).contains("start[0]"));
+        assert!(message(|p| p.actions.truncate(3)).contains("3 actions"));
+        assert!(message(|p| p.actions[2][1] = f32::NAN).contains("action"));
+        assert!(message(|p| p.block_moved = true).contains("block_moved"));
+    }
+
+    #[test]
+    fn unknown_keys_and_broken_text_are_refused() {
+        let text = manifest().to_text().unwrap();
+        let error = Manifest::parse("m", &text.replace("\"source\"", "\"sauce\"")).unwrap_err().to_string();
+        assert!(error.contains("sauce"), "{error}");
+        assert!(Manifest::parse("m", &text[..text.len() / 2]).is_err());
+        assert!(Manifest::load(Path::new("/no/such/file.json")).unwrap_err().to_string().contains("no/such"));
+    }
+}

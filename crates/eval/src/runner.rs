@@ -1,0 +1,362 @@
+//! Runs a policy on every pair of a manifest.
+//!
+//! Reset as in the reference's data-set mode: a fresh environment, `set_state(start)` (one physics step),
+//! `set_goal_state(goal)`; then at most `budget` env steps. An episode succeeds, and stops, at the first step
+//! after which the environment terminates; an episode that starts at its goal is seen after its first step.
+//! Deviation: the policy sees the environment's own frame at step 0, not a stored one.
+//!
+//! Finished episodes go to `episodes.jsonl` in the resume directory, one line each behind a header line with the
+//! run's key, and are never computed again. A line torn by a kill is dropped.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use worldbench_core::Stream;
+use worldbench_env::push_t::PushT;
+
+use crate::{
+    EpisodeContext, EpisodeOutcome, EvalError, Goal, Manifest, Observation, Pair, Policy, Protocol, Score,
+    manifest::angle_error,
+};
+
+/// Name of the episode file in the resume directory.
+pub const EPISODES_FILE: &str = "episodes.jsonl";
+
+/// How to run an evaluation; nothing here but `seed` and `limit` can change a result.
+#[derive(Clone, Copy, Default)]
+pub struct EvalOptions<'a> {
+    /// Seed of every episode's random stream.
+    pub seed: u64,
+    /// Episodes run at the same time; 0 takes one per core.
+    pub threads: usize,
+    /// Only the first `limit` pairs.
+    pub limit: Option<usize>,
+    /// Where finished episodes are kept and looked for.
+    pub resume_dir: Option<&'a Path>,
+    /// Called after every episode, from any thread.
+    pub progress: Option<&'a (dyn Fn(&Progress) + Sync)>,
+}
+
+/// How far an evaluation is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Episodes finished, earlier runs included.
+    pub done: usize,
+    /// Episodes in all.
+    pub total: usize,
+    /// Successes among the finished ones.
+    pub successes: usize,
+}
+
+/// What decides the outcomes of a run; a finished episode is only reused under the same key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunKey {
+    /// Hash over protocol and manifest.
+    pub protocol_hash: String,
+    /// Name of the policy.
+    pub policy: String,
+    /// Hash of its weights; empty without any.
+    pub checkpoint: String,
+    /// Its other settings.
+    pub settings: String,
+    /// Seed of the evaluation.
+    pub seed: u64,
+}
+
+/// A finished evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// What was run.
+    pub key: RunKey,
+    /// Name of the protocol.
+    pub protocol: String,
+    /// Split of the manifest.
+    pub split: String,
+    /// Its score.
+    pub score: Score,
+    /// One outcome per pair, in manifest order.
+    pub outcomes: Vec<EpisodeOutcome>,
+}
+
+impl Evaluation {
+    /// Writes the evaluation, every episode included, as JSON.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), EvalError> {
+        let text = serde_json::to_vec(self).map_err(|e| EvalError::io(path)(e.into()))?;
+        write_atomic(path, &text)
+    }
+}
+
+/// Evaluates `policy` on the pairs of `manifest` under `protocol`.
+///
+/// # Errors
+/// When manifest and protocol do not fit, the resume file belongs to another run, or the policy fails; finished
+/// episodes are kept in that case.
+pub fn evaluate(
+    protocol: &Protocol,
+    manifest: &Manifest,
+    policy: &dyn Policy,
+    options: &EvalOptions,
+) -> Result<Evaluation, EvalError> {
+    protocol.check(manifest)?;
+    let key = RunKey {
+        protocol_hash: protocol.hash(manifest)?,
+        policy: policy.name(),
+        checkpoint: policy.checkpoint(),
+        settings: policy.settings(),
+        seed: options.seed,
+    };
+    let total = options.limit.unwrap_or(usize::MAX).min(manifest.pairs.len());
+    let (kept, journal) = match options.resume_dir {
+        Some(dir) => Journal::open(dir, &key).map(|(kept, journal)| (kept, Some(journal)))?,
+        None => (Vec::new(), None),
+    };
+    let mut done: Vec<Option<EpisodeOutcome>> = vec![None; total];
+    for outcome in kept {
+        let index = outcome.index;
+        if let Some(slot) = done.get_mut(index) {
+            *slot = Some(outcome);
+        }
+    }
+    let missing: Vec<usize> = (0..total).filter(|&i| done[i].is_none()).collect();
+    let finished = Mutex::new(Finished { journal, done });
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads)
+        .build()
+        .map_err(|e| EvalError::Options(format!("cannot start {} threads: {e}", options.threads)))?;
+    // One episode at a time per thread: their lengths differ too much for larger chunks.
+    pool.install(|| {
+        missing.par_iter().with_max_len(1).try_for_each(|&index| {
+            let outcome = run_episode(protocol, &manifest.pairs[index], index, policy, options.seed)?;
+            let mut finished = finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            finished.add(outcome, options.progress)
+        })
+    })?;
+    let finished = finished.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let outcomes: Vec<EpisodeOutcome> = finished.done.into_iter().flatten().collect();
+    Ok(Evaluation {
+        key,
+        protocol: protocol.name.clone(),
+        split: manifest.split.clone(),
+        score: Score::of(&outcomes),
+        outcomes,
+    })
+}
+
+/// Builds the fresh environment of a pair: start state set, goal state scored.
+#[must_use]
+pub fn reset(pair: &Pair) -> PushT {
+    let mut env = PushT::new();
+    env.set_state(pair.start);
+    env.set_goal_state(pair.goal);
+    env
+}
+
+/// The goal as a policy sees it. The frame shows the goal state at rest: with its velocity, the physics step
+/// inside `set_state` would move the agent on.
+#[must_use]
+pub fn goal_of(pair: &Pair) -> Goal {
+    let mut env = PushT::new();
+    let mut at_rest = pair.goal;
+    at_rest[5..].fill(0.0);
+    env.set_state(at_rest);
+    Goal { state: pair.goal, render_state: env.render_state(), factors: env.factors().clone() }
+}
+
+/// Runs one episode.
+///
+/// # Errors
+/// When the policy fails.
+pub fn run_episode(
+    protocol: &Protocol,
+    pair: &Pair,
+    index: usize,
+    policy: &dyn Policy,
+    seed: u64,
+) -> Result<EpisodeOutcome, EvalError> {
+    let mut env = reset(pair);
+    let goal = goal_of(pair);
+    let mut acting = policy.begin(EpisodeContext {
+        index,
+        seed,
+        budget: protocol.budget,
+        pair,
+        goal: &goal,
+        env: env.clone(),
+        stream: Stream::new(seed, "eval episode", &[index as u64]),
+    })?;
+    let mut outcome = EpisodeOutcome {
+        index,
+        start: pair.start,
+        goal: pair.goal,
+        block_moved: pair.block_moved,
+        success: false,
+        steps: 0,
+        distances: Vec::with_capacity(protocol.budget + 1),
+        angle_errors: Vec::with_capacity(protocol.budget + 1),
+        actions: Vec::with_capacity(protocol.budget),
+        states: Vec::with_capacity(protocol.budget + 1),
+        plan_seconds: 0.0,
+        plans: 0,
+    };
+    note(&mut outcome, &env);
+    while outcome.steps < protocol.budget && !outcome.success {
+        let render_state = env.render_state();
+        let seen = Observation { state: env.state(), render_state: &render_state, factors: env.factors() };
+        let action = acting.act(&seen)?;
+        if action.iter().any(|a| !a.is_finite()) {
+            return Err(EvalError::Policy {
+                policy: policy.name(),
+                episode: index,
+                message: format!("the action {action:?} at step {} is not finite", outcome.steps),
+            });
+        }
+        env.step_f32(action);
+        outcome.actions.push(action);
+        outcome.steps += 1;
+        outcome.success = env.terminated();
+        note(&mut outcome, &env);
+    }
+    outcome.plan_seconds = acting.plan_seconds();
+    outcome.plans = acting.plans();
+    Ok(outcome)
+}
+
+/// Appends the environment's state and its errors to the record.
+fn note(outcome: &mut EpisodeOutcome, env: &PushT) {
+    let (state, goal) = (env.state(), &outcome.goal);
+    let squares = (0..4).map(|i| (state[i] - goal[i]).powi(2)).sum::<f64>();
+    outcome.distances.push(squares.sqrt());
+    outcome.angle_errors.push(angle_error(state[4], goal[4], env.symmetry()));
+    outcome.states.push(state);
+}
+
+struct Finished {
+    journal: Option<Journal>,
+    done: Vec<Option<EpisodeOutcome>>,
+}
+
+impl Finished {
+    fn add(
+        &mut self,
+        outcome: EpisodeOutcome,
+        progress: Option<&(dyn Fn(&Progress) + Sync)>,
+    ) -> Result<(), EvalError> {
+        if let Some(journal) = &mut self.journal {
+            journal.append(&outcome)?;
+        }
+        let index = outcome.index;
+        self.done[index] = Some(outcome);
+        if let Some(report) = progress {
+            let known = self.done.iter().flatten();
+            report(&Progress {
+                done: known.clone().count(),
+                total: self.done.len(),
+                successes: known.filter(|o| o.success).count(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The file of finished episodes.
+struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Opens or creates the journal in `dir` and returns the episodes it holds.
+    fn open(dir: &Path, key: &RunKey) -> Result<(Vec<EpisodeOutcome>, Self), EvalError> {
+        std::fs::create_dir_all(dir).map_err(EvalError::io(dir))?;
+        let path = dir.join(EPISODES_FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(EvalError::io(&path)(e)),
+        };
+        // What follows the last newline was torn by a kill.
+        let whole = text.iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
+        let kept = Self::parse(&path, &text[..whole], key)?;
+        let mut options = OpenOptions::new();
+        let file =
+            options.create(true).write(true).truncate(false).open(&path).map_err(EvalError::io(&path))?;
+        file.set_len(whole as u64).map_err(EvalError::io(&path))?;
+        let mut journal = Self { path, file };
+        std::io::Seek::seek(&mut journal.file, std::io::SeekFrom::End(0))
+            .map_err(EvalError::io(&journal.path))?;
+        if whole == 0 {
+            journal.append(key)?;
+        }
+        Ok((kept, journal))
+    }
+
+    fn parse(path: &Path, text: &[u8], key: &RunKey) -> Result<Vec<EpisodeOutcome>, EvalError> {
+        let corrupt = |line: usize, e: serde_json::Error| EvalError::ResumeCorrupt {
+            path: path.display().to_string(),
+            line,
+            message: e.to_string(),
+        };
+        let mut lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).enumerate();
+        if let Some((_, header)) = lines.next() {
+            let found = serde_json::from_slice(header).map_err(|e| corrupt(1, e))?;
+            same_run(path, &found, key)?;
+        }
+        lines.map(|(i, line)| serde_json::from_slice(line).map_err(|e| corrupt(i + 1, e))).collect()
+    }
+
+    fn append<T: Serialize>(&mut self, value: &T) -> Result<(), EvalError> {
+        let mut line = serde_json::to_vec(value).map_err(|e| EvalError::io(&self.path)(e.into()))?;
+        line.push(b'\n');
+        self.file
+            .write_all(&line)
+            .and_then(|()| self.file.sync_data())
+            .map_err(EvalError::io(&self.path))
+    }
+}
+
+/// Refuses episodes of another run, naming the first difference.
+fn same_run(path: &Path, found: &RunKey, wanted: &RunKey) -> Result<(), EvalError> {
+    let seeds = (found.seed.to_string(), wanted.seed.to_string());
+    for (field, there, here) in [
+        ("protocol hash", &found.protocol_hash, &wanted.protocol_hash),
+        ("policy", &found.policy, &wanted.policy),
+        ("checkpoint", &found.checkpoint, &wanted.checkpoint),
+        ("settings", &found.settings, &wanted.settings),
+        ("seed", &seeds.0, &seeds.1),
+    ] {
+        if there != here {
+            return Err(EvalError::ResumeMismatch {
+                path: path.display().to_string(),
+                field,
+                found: there.clone(),
+                wanted: here.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Writes `bytes` to `path` through a temporary file and a rename, so that a reader never sees half a file.
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), EvalError> {
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(EvalError::io(parent))?;
+    }
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(EvalError::io(&temporary))?;
+    std::fs::rename(&temporary, path).map_err(EvalError::io(path))
+}
