@@ -225,36 +225,56 @@ fn run<V: tile::Tile, const K_MAJOR: bool>(
             let rows = part(m, tiles, chunk.start + i % chunk.len());
             pack_tile(a, lda, layout, rows, block(i / chunk.len()), out);
         }
-        let acc = scratch.1.reserve(chunk.len() * MAX_ROWS * PANEL);
+        // With one block of K no accumulator waits: all tiles share one slot.
+        let slots = if blocks == 1 { 1 } else { chunk.len() };
+        let acc = scratch.1.reserve(slots * MAX_ROWS * PANEL);
         for panel in 0..b.n().div_ceil(PANEL) {
             let columns = panel * PANEL..b.n().min((panel + 1) * PANEL);
-            let tile_rows = |t: usize| part(m, tiles, chunk.start + t);
-            for (t, acc) in acc.chunks_exact_mut(MAX_ROWS * PANEL).enumerate() {
-                start(tile_rows(t), columns.clone(), c, ldc, resume, acc);
-            }
-            for i in 0..blocks {
+            for i in 0..blocks.max(1) {
                 let (ks, b) = (block(i), b.panel(panel, block(i).start));
                 assert!(b.len() >= ks.len() * PANEL);
-                for (t, acc) in acc.chunks_exact_mut(MAX_ROWS * PANEL).enumerate() {
-                    let a = &packed[(i * chunk.len() + t) * TILE_VALUES..][..TILE_VALUES];
-                    // SAFETY: the slices hold a packed tile, ks.len() <= KC rows of the panel, and MAX_ROWS rows.
-                    #[allow(unsafe_code)]
-                    unsafe {
-                        V::run::<K_MAJOR>(
-                            tile_rows(t).len(),
-                            ks.len(),
-                            a.as_ptr(),
-                            b.as_ptr(),
-                            acc.as_mut_ptr(),
-                        );
+                for t in 0..chunk.len() {
+                    let rows = part(m, tiles, chunk.start + t);
+                    let acc = &mut acc[t % slots * MAX_ROWS * PANEL..][..MAX_ROWS * PANEL];
+                    if i == 0 {
+                        start(rows.clone(), columns.clone(), c, ldc, resume, acc);
+                    }
+                    if i + 1 >= blocks {
+                        prefetch(rows.clone(), columns.clone(), c, ldc);
+                    }
+                    if !ks.is_empty() {
+                        let a = &packed[(i * chunk.len() + t) * TILE_VALUES..][..TILE_VALUES];
+                        // SAFETY: a packed tile, ks.len() <= KC rows of the panel, MAX_ROWS rows of acc.
+                        #[allow(unsafe_code)]
+                        unsafe {
+                            V::run::<K_MAJOR>(rows.len(), ks.len(), a.as_ptr(), b.as_ptr(), acc.as_mut_ptr());
+                        }
+                    }
+                    if i + 1 >= blocks {
+                        finish::<V>(rows, columns.clone(), acc, c, ldc, &epilogue);
                     }
                 }
             }
-            for (t, acc) in acc.chunks_exact(MAX_ROWS * PANEL).enumerate() {
-                finish::<V>(tile_rows(t), columns.clone(), acc, c, ldc, &epilogue);
+        }
+    }
+}
+
+/// Asks for the lines of C that the tile will write while it is being summed.
+#[inline(always)]
+fn prefetch(rows: Range<usize>, columns: Range<usize>, c: &[f32], ldc: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for row in rows {
+        for at in [row * ldc + columns.start, row * ldc + columns.end - 1] {
+            // SAFETY: a prefetch reads nothing that the program can see; the address lies in `c`.
+            #[allow(unsafe_code)]
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_ET0>(c[at..].as_ptr().cast());
             }
         }
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (rows, columns, c, ldc);
 }
 
 /// Accumulators of one tile before its first block.

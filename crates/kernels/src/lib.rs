@@ -6,8 +6,10 @@
 //!
 //! Shapes are the caller's duty: a slice that is too short for its shape panics with a message that names it.
 
+pub mod attention;
 pub mod gemm;
 mod math;
+pub mod ops;
 mod par;
 mod perf;
 mod simd;

@@ -1,0 +1,222 @@
+//! Scaled dot-product attention over heads that lie side by side in a row.
+
+use crate::gemm::pack::{Aligned, PackedMatrix};
+use crate::gemm::{Epilogue, Layout, gemm_block, load, store};
+use crate::ops::softmax_row;
+use crate::simd::{LANES, Lanes, kernel};
+use std::cell::RefCell;
+
+/// Sequences of at most this many keys take the path without packing.
+const SHORT: usize = 16;
+/// Queries whose scores are held at once.
+const QUERIES: usize = 128;
+
+/// Shape of an attention: `batch` sequences of `queries` against `keys` positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Sequences.
+    pub batch: usize,
+    /// Query positions in each sequence.
+    pub queries: usize,
+    /// Key and value positions in each sequence.
+    pub keys: usize,
+    /// Number of heads.
+    pub heads: usize,
+    /// Values per head.
+    pub dim: usize,
+    /// Factor of the scores, as a rule `1 / sqrt(dim)`.
+    pub scale: f32,
+    /// Whether a query sees only keys up to its own position; the queries are the last of the keys.
+    pub causal: bool,
+}
+
+impl Attention {
+    /// Keys that query `i` sees.
+    #[inline(always)]
+    fn seen(&self, i: usize) -> usize {
+        if self.causal { self.keys - self.queries + i + 1 } else { self.keys }
+    }
+
+    /// `out = softmax(scale q k^T) v` for every sequence and head, on the calling thread.
+    ///
+    /// Row `b * queries + i` of `q` and `out` starts at that multiple of `q_stride` and `out_stride`, row
+    /// `b * keys + j` of `k` and `v` at that multiple of `kv_stride`; head `h` takes the columns from `h * dim`
+    /// on. For a joint projection `[rows, 3 heads dim]` pass the slices that start at its three parts.
+    ///
+    /// # Panics
+    /// If a slice is shorter than its shape or a causal attention has more queries than keys.
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward(
+        &self,
+        q: &[f32],
+        q_stride: usize,
+        k: &[f32],
+        v: &[f32],
+        kv_stride: usize,
+        out: &mut [f32],
+        out_stride: usize,
+    ) {
+        let width = self.heads * self.dim;
+        assert!(!self.causal || self.queries <= self.keys, "causal attention has more queries than keys");
+        Layout::Normal.check("q", q.len(), self.batch * self.queries, width, q_stride);
+        Layout::Normal.check("out", out.len(), self.batch * self.queries, width, out_stride);
+        Layout::Normal.check("k", k.len(), self.batch * self.keys, width, kv_stride);
+        Layout::Normal.check("v", v.len(), self.batch * self.keys, width, kv_stride);
+        if self.keys <= SHORT {
+            return short(*self, q, q_stride, k, v, kv_stride, out, out_stride);
+        }
+        for b in 0..self.batch {
+            for h in 0..self.heads {
+                let (qo, kv) = (b * self.queries, b * self.keys * kv_stride + h * self.dim);
+                let q = &q[qo * q_stride + h * self.dim..];
+                let out = &mut out[qo * out_stride + h * self.dim..];
+                self.long_head(q, q_stride, &k[kv..], &v[kv..], kv_stride, out, out_stride);
+            }
+        }
+    }
+
+    /// One head of one sequence through packed products.
+    #[allow(clippy::too_many_arguments)]
+    fn long_head(
+        &self,
+        q: &[f32],
+        q_stride: usize,
+        k: &[f32],
+        v: &[f32],
+        kv_stride: usize,
+        out: &mut [f32],
+        out_stride: usize,
+    ) {
+        let (dim, keys) = (self.dim, self.keys);
+        SCRATCH.with_borrow_mut(|(packed_k, packed_v, scores)| {
+            packed_k.pack(k, kv_stride, Layout::Transposed, dim, keys);
+            packed_v.pack(v, kv_stride, Layout::Normal, keys, dim);
+            for i in (0..self.queries).step_by(QUERIES) {
+                let m = QUERIES.min(self.queries - i);
+                let scores = scores.reserve(m * keys);
+                let q = &q[i * q_stride..];
+                let none = Epilogue::NONE;
+                gemm_block(m, q, q_stride, Layout::Normal, packed_k, 0..dim, scores, keys, false, none);
+                softmax_seen(*self, i, scores);
+                let out = &mut out[i * out_stride..];
+                gemm_block(m, scores, keys, Layout::Normal, packed_v, 0..keys, out, out_stride, false, none);
+            }
+        });
+    }
+}
+
+thread_local! {
+    /// One head's packed keys and values and its scores.
+    static SCRATCH: RefCell<(PackedMatrix, PackedMatrix, Aligned)> = RefCell::default();
+}
+
+kernel! {
+    /// Softmax over the keys that each query sees, 0 beyond; the first row belongs to query `first`.
+    fn softmax_seen<V>(shape: Attention, first: usize, scores: &mut [f32]) {
+        for (i, row) in scores.chunks_exact_mut(shape.keys).enumerate() {
+            let (seen, hidden) = row.split_at_mut(shape.seen(first + i));
+            softmax_row::<V>(seen, shape.scale);
+            hidden.fill(0.0);
+        }
+    }
+}
+
+kernel! {
+    /// Short sequences: dot products in sixteen lanes, all scores of a query in one vector.
+    fn short<V>(
+        shape: Attention, q: &[f32], q_stride: usize, k: &[f32], v: &[f32], kv_stride: usize,
+        out: &mut [f32], out_stride: usize,
+    ) {
+        let Attention { batch, queries, keys, heads, dim, scale, .. } = shape;
+        for (b, i) in (0..batch).flat_map(|b| (0..queries).map(move |i| (b, i))) {
+            for h in 0..heads {
+                let row = b * queries + i;
+                let q = &q[row * q_stride + h * dim..][..dim];
+                let seen = shape.seen(i);
+                let mut scores = [0.0; SHORT];
+                for (j, score) in scores[..seen].iter_mut().enumerate() {
+                    *score = dot::<V>(q, &k[(b * keys + j) * kv_stride + h * dim..][..dim]);
+                }
+                softmax_row::<V>(&mut scores[..seen], scale);
+                let out = &mut out[row * out_stride + h * dim..][..dim];
+                for (d, out) in out.chunks_mut(LANES).enumerate() {
+                    let mut y = V::zero();
+                    for (j, &p) in scores[..seen].iter().enumerate() {
+                        let v = &v[(b * keys + j) * kv_stride + h * dim + d * LANES..][..out.len()];
+                        y = V::splat(p).mul_add(load(v), y);
+                    }
+                    store(y, out);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn dot<V: Lanes>(x: &[f32], y: &[f32]) -> f32 {
+    let mut sum = V::zero();
+    for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
+        sum = load::<V>(x).mul_add(load(y), sum);
+    }
+    sum.reduce_add()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::tests::{same_bits, values};
+
+    fn reference(s: &Attention, qkv: &[f32]) -> Vec<f64> {
+        let width = s.heads * s.dim;
+        let at = |part: usize, b: usize, i: usize, h: usize, d: usize| {
+            f64::from(qkv[((b * s.keys + i) * 3 + part) * width + h * s.dim + d])
+        };
+        let mut out = Vec::new();
+        for (b, i) in (0..s.batch).flat_map(|b| (0..s.queries).map(move |i| (b, i))) {
+            for h in 0..s.heads {
+                let seen = if s.causal { i + 1 } else { s.keys };
+                let score = |j| (0..s.dim).map(|d| at(0, b, i, h, d) * at(1, b, j, h, d)).sum::<f64>();
+                let e: Vec<f64> = (0..seen).map(|j| (score(j) * f64::from(s.scale)).exp()).collect();
+                let sum: f64 = e.iter().sum();
+                out.extend(
+                    (0..s.dim).map(|d| (0..seen).map(|j| e[j] / sum * at(2, b, j, h, d)).sum::<f64>()),
+                );
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn short_and_long_sequences_follow_the_definition() {
+        for (t, causal, dim) in
+            [(1, true, 64), (3, true, 64), (16, false, 24), (17, true, 20), (150, true, 64), (150, false, 64)]
+        {
+            let s = Attention { batch: 2, queries: t, keys: t, heads: 3, dim, scale: 0.7, causal };
+            let width = 3 * dim;
+            let qkv = values(1, 2 * t * 3 * width);
+            let got = same_bits(|| {
+                let mut out = vec![0.0; 2 * t * width];
+                s.forward(&qkv, 3 * width, &qkv[width..], &qkv[2 * width..], 3 * width, &mut out, width);
+                out
+            });
+            for (g, e) in got.iter().zip(reference(&s, &qkv)) {
+                assert!((f64::from(*g) - e).abs() < 3e-6, "{t}: {g} against {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn last_query_alone_has_the_bits_of_the_whole() {
+        for t in [3, 40] {
+            let s =
+                Attention { batch: 1, queries: t, keys: t, heads: 2, dim: 64, scale: 0.125, causal: true };
+            let qkv = values(2, t * 384);
+            let mut all = vec![0.0; t * 128];
+            s.forward(&qkv, 384, &qkv[128..], &qkv[256..], 384, &mut all, 128);
+            let mut last = vec![0.0; 128];
+            let one = Attention { queries: 1, ..s };
+            one.forward(&qkv[(t - 1) * 384..], 384, &qkv[128..], &qkv[256..], 384, &mut last, 128);
+            assert_eq!(last, all[(t - 1) * 128..]);
+        }
+    }
+}
