@@ -1,1 +1,25 @@
-//! State-first episode store, windows, normalisers, splits and importers.
+//! State-first episode store, windows, normalisers, splits, importers and the loader.
+//!
+//! An [`Episode`] of k env steps has k + 1 [`Row`]s. [`StoreWriter`] appends episodes to a file, [`Store`] maps
+//! it, [`WindowSpec`] cuts clips out of it, [`Split`] keeps replays of one source on one side, and [`Loader`]
+//! renders batches of clips on background threads.
+
+pub mod formats;
+pub mod store;
+
+mod episode;
+mod error;
+mod mmap;
+mod normaliser;
+mod split;
+mod windows;
+
+pub use episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Pixels, Row, STATE_DIM};
+pub use error::{DataError, Result};
+pub use normaliser::{Normaliser, NormaliserKind};
+pub use split::Split;
+pub use store::{EpisodeView, RepairReport, Store, StoreStats, StoreWriter, repair};
+pub use windows::{Window, WindowSpec};
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,3 @@
+//! Importers of foreign data sets.
+
+pub mod lerobot;
