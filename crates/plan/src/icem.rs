@@ -142,8 +142,12 @@ impl Solver for Icem {
             }
             search.finish(iteration, None, observe);
         }
-        let cost = search.elite_cost() as f32;
-        let actions = if self.return_mean { search.mean } else { search.plan(search.order[0]).to_vec() };
+        let best = search.order[0];
+        let (actions, cost) = if self.return_mean {
+            (search.mean.clone(), search.elite_cost() as f32)
+        } else {
+            (search.plan(best).to_vec(), search.costs[best])
+        };
         Ok(Solution { actions, cost, history: search.history, nominal: None })
     }
 }

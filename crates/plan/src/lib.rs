@@ -8,8 +8,11 @@ mod cem;
 mod config;
 mod error;
 mod icem;
+mod mpc;
 mod mppi;
 mod mppi_pldm;
+pub mod objective;
+pub mod parity;
 mod predictive;
 mod search;
 mod solver;
@@ -18,8 +21,10 @@ pub use cem::Cem;
 pub use config::{SolverConfig, TopK};
 pub use error::{CostError, PlanError};
 pub use icem::{Colour, Icem};
+pub use mpc::{ActionNormaliser, History, Mpc, PlanConfig, Replan};
 pub use mppi::{Mppi, TemperatureUnit};
 pub use mppi_pldm::MppiPldm;
+pub use objective::{Objective, Part, Reduction, Steps};
 pub use predictive::PredictiveSampling;
 pub use solver::{
     Chunked, Cost, FixedNoise, Iteration, IterationStats, KeyedNoise, NoiseSource, Shape, Solution, Solver,
