@@ -55,6 +55,9 @@ pub fn check_bytes(settings: &[u8], tensors: &[u8], tolerances: &[u8]) -> Result
     let settings: Settings = serde_json::from_slice(settings).map_err(|e| bad("planners.json", &e))?;
     let tolerances = serde_json::from_slice(tolerances).map_err(|e| bad("planners.tol.json", &e))?;
     let tensors = SafeTensors::deserialize(tensors).map_err(|e| bad("planners.safetensors", &e))?;
+    if [settings.n_envs, settings.num_samples, settings.horizon, settings.blocked_action_dim].contains(&0) {
+        return Err(PlanError::Fixture("planners.json: a size is 0".into()));
+    }
     let mut check = Check { settings, tensors, tolerances, items: Vec::new() };
     check.cost()?;
     check.colours()?;
