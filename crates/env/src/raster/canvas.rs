@@ -70,6 +70,31 @@ impl Columns {
     }
 }
 
+/// A polygon edge that is not horizontal.
+#[derive(Clone, Copy, Default)]
+struct Edge {
+    /// Rows `start..end` cross the edge; the last row of the polygon belongs to the edges that end there.
+    start: i32,
+    end: i32,
+    x: f64,
+    dx: i32,
+    dy: f64,
+}
+
+impl Edge {
+    fn new(p: Point, q: Point, last_row: i32) -> Self {
+        let (p, q) = if p.y < q.y { (p, q) } else { (q, p) };
+        let end = q.y + i32::from(q.y == last_row);
+        Self { start: p.y, end, x: p.x.into(), dx: q.x - p.x, dy: f64::from(q.y - p.y) }
+    }
+
+    /// Column at row `y`, truncated toward zero.
+    #[inline]
+    fn crossing(&self, y: i32) -> i32 {
+        (f64::from((y - self.start) * self.dx) / self.dy + self.x) as i32
+    }
+}
+
 /// The canvas and, for each row, the columns written since the last [`Canvas::restore`].
 #[derive(Clone, Debug)]
 pub(super) struct Canvas {
@@ -123,21 +148,28 @@ impl Canvas {
     #[inline]
     pub fn span(&mut self, y: i32, x0: i32, x1: i32, colour: Pixel) {
         let (x0, x1) = (x0.max(0), x1.min(LAST));
-        if y < 0 || y > LAST || x0 > x1 {
+        if !(0..=LAST).contains(&y) || x0 > x1 {
             return;
         }
-        let y = y as usize;
-        let columns = Columns { start: x0 as u16, end: x1 as u16 + 1 };
-        self.dirty[y] = self.dirty[y].union(columns);
-        self.row_mut(y)[columns.range()].fill(colour);
+        let (y, x0, x1) = (y as usize, x0 as usize, x1 as usize);
+        self.touch(y, x0, x1);
+        self.pixels[y * CANVAS_SIZE + x0..=y * CANVAS_SIZE + x1].fill(colour);
     }
 
-    /// Fills rows `y0..=y1` of column `x`.
+    /// Fills the four columns `x..x + 4` of row `y`.
     #[inline]
-    pub fn column(&mut self, x: i32, y0: i32, y1: i32, colour: Pixel) {
-        for y in y0..=y1 {
-            self.span(y, x, x, colour);
+    pub fn span4(&mut self, y: i32, x: i32, colour: Pixel) {
+        if !(0..=LAST).contains(&y) || !(0..=LAST - 3).contains(&x) {
+            return self.span(y, x, x + 3, colour);
         }
+        let (y, x) = (y as usize, x as usize);
+        self.touch(y, x, x + 3);
+        self.pixels[y * CANVAS_SIZE + x..][..4].copy_from_slice(&[colour; 4]);
+    }
+
+    #[inline]
+    fn touch(&mut self, y: usize, x0: usize, x1: usize) {
+        self.dirty[y] = self.dirty[y].union(Columns { start: x0 as u16, end: x1 as u16 + 1 });
     }
 
     /// Mixes `colour` into one pixel with weight `weight` in [0, 1], in f32 and truncating each channel.
@@ -155,21 +187,30 @@ impl Canvas {
         debug_assert!(vertices.len() <= MAX_VERTICES);
         let (min, max) = vertices.iter().fold((i32::MAX, i32::MIN), |(lo, hi), v| (lo.min(v.y), hi.max(v.y)));
         if min == max {
-            let (x0, x1) = vertices.iter().fold((i32::MAX, i32::MIN), |(lo, hi), v| (lo.min(v.x), hi.max(v.x)));
+            let (x0, x1) =
+                vertices.iter().fold((i32::MAX, i32::MIN), |(lo, hi), v| (lo.min(v.x), hi.max(v.x)));
             return self.span(min, x0, x1, colour);
         }
-        let next = |i: usize| vertices[(i + 1) % vertices.len()];
-        let edges = || vertices.iter().enumerate().map(|(i, &v)| (v, next(i)));
+        let mut edges = [Edge::default(); MAX_VERTICES];
+        let mut count = 0;
+        for (&p, q) in vertices.iter().zip(vertices.iter().cycle().skip(1)) {
+            if p.y != q.y {
+                edges[count] = Edge::new(p, *q, max);
+                count += 1;
+            }
+        }
+        let edges = &edges[..count];
         for y in min.max(0)..=max.min(LAST) {
             let mut crossings = [0; MAX_VERTICES];
             let mut count = 0;
-            for (p, q) in edges() {
-                let (p, q) = if p.y < q.y { (p, q) } else { (q, p) };
-                if p.y < q.y && p.y <= y && (y < q.y || (y == max && q.y == max)) {
-                    let rise = f64::from((y - p.y) * (q.x - p.x)) / f64::from(q.y - p.y);
-                    crossings[count] = (rise + f64::from(p.x)) as i32;
-                    count += 1;
-                }
+            for edge in edges.iter().filter(|edge| edge.start <= y && y < edge.end) {
+                crossings[count] = edge.crossing(y);
+                count += 1;
+            }
+            if count == 2 {
+                let [a, b, ..] = crossings;
+                self.span(y, a.min(b), a.max(b), colour);
+                continue;
             }
             crossings[..count].sort_unstable();
             for pair in crossings[..count].chunks_exact(2) {
@@ -177,8 +218,10 @@ impl Canvas {
             }
         }
         // The scan above leaves gaps on inner horizontal edges, where no crossing is counted on the upper side.
-        for (p, q) in edges().filter(|(p, q)| p.y == q.y && min < p.y && p.y < max) {
-            self.span(p.y, p.x.min(q.x), p.x.max(q.x), colour);
+        for (p, q) in vertices.iter().zip(vertices.iter().cycle().skip(1)) {
+            if p.y == q.y && min < p.y && p.y < max {
+                self.span(p.y, p.x.min(q.x), p.x.max(q.x), colour);
+            }
         }
     }
 

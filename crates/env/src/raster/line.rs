@@ -4,14 +4,15 @@ use super::canvas::{CANVAS_SIZE, Canvas, Pixel, Point};
 
 const LAST: i32 = CANVAS_SIZE as i32 - 1;
 
-/// Pixels a thick line covers before and after the ideal coordinate; together four pixels.
+/// Pixels a thick line covers before and after the ideal coordinate; together four.
 const BAND: (i32, i32) = (1, 2);
 
 /// Half the width of an outline.
 const HALF_WIDTH: i32 = 2;
 
 impl Canvas {
-    /// The outline of one polygon edge: a four-pixel line, a band polygon and round ends.
+    /// One edge of an outline: a four-pixel line, a band polygon and a round end at `q`. The round end at `p` is left to
+    /// the edge that ends there.
     pub fn thick_edge(&mut self, p: Point, q: Point, colour: Pixel) {
         self.thick_line(p, q, colour);
         // The offset takes absolute values, so for edges falling to the right the "band" is only a sliver along the
@@ -24,26 +25,25 @@ impl Canvas {
         let o = Point::round([ox * k, oy * k]);
         let corner = |c: Point, sign: i32| Point { x: c.x + sign * o.x, y: c.y + sign * o.y };
         self.polygon(&[corner(p, -1), corner(p, 1), corner(q, 1), corner(q, -1)], colour);
+        self.round_end(q, colour);
+    }
+
+    /// The round end of an outline at `p`.
+    pub fn round_end(&mut self, p: Point, colour: Pixel) {
         self.disc(p, HALF_WIDTH, colour);
-        self.disc(q, HALF_WIDTH, colour);
     }
 
     /// A Bresenham line whose every pixel is widened to four, along rows for steep lines and along columns otherwise.
-    pub fn thick_line(&mut self, p: Point, q: Point, colour: Pixel) {
+    fn thick_line(&mut self, p: Point, q: Point, colour: Pixel) {
         let (dx, dy) = ((q.x - p.x).abs(), (q.y - p.y).abs());
         let (sx, sy) = (if p.x < q.x { 1 } else { -1 }, if p.y < q.y { 1 } else { -1 });
         let steep = dx <= dy;
         // The error term stays that of the whole line even when the start is moved to the border.
-        let mut err = if dx > dy { dx } else { -dy } / 2;
-        let margin = (0, 0);
-        let Some(mut at) = clipped_start(p, q, margin) else { return };
+        let mut err = (if dx > dy { dx } else { -dy }) / 2;
+        let Some(mut at) = clipped_start(p, q) else { return };
+        let mut run = at;
         loop {
-            if steep {
-                self.span(at.y, at.x - BAND.0, at.x + BAND.1, colour);
-            } else {
-                self.column(at.x, at.y - BAND.0, at.y + BAND.1, colour);
-            }
-            let done = if steep { at.y == q.y } else { at.x == q.x };
+            let current = at;
             let e = err;
             if e > -dx {
                 err -= dy;
@@ -53,7 +53,19 @@ impl Canvas {
                 err += dx;
                 at.y += sy;
             }
-            if done || leaves(at, (sx, sy)) {
+            let arrived = if steep { current.y == q.y } else { current.x == q.x };
+            let done = arrived || leaves(at, (sx, sy));
+            if steep {
+                self.span4(current.y, current.x - BAND.0, colour);
+            } else if done || at.y != current.y {
+                // Columns of one ideal row are painted together, as four rows.
+                let (x0, x1) = (run.x.min(current.x), run.x.max(current.x));
+                for y in current.y - BAND.0..=current.y + BAND.1 {
+                    self.span(y, x0, x1, colour);
+                }
+                run = at;
+            }
+            if done {
                 return;
             }
         }
@@ -97,12 +109,13 @@ fn leaves(at: Point, step: (i32, i32)) -> bool {
     gone(at.x, step.0) || gone(at.y, step.1)
 }
 
-/// The first point of the segment inside the canvas grown by `margin`, rounded half away from zero.
-fn clipped_start(p: Point, q: Point, margin: (i32, i32)) -> Option<Point> {
+/// The first point of the segment with both coordinates in `0..=CANVAS_SIZE` (the far border is one too large), moved
+/// by a displacement rounded half away from zero.
+fn clipped_start(p: Point, q: Point) -> Option<Point> {
     let (dx, dy) = (f64::from(q.x - p.x), f64::from(q.y - p.y));
     let (mut enter, mut exit) = (0.0_f64, 1.0_f64);
-    for (start, delta, margin) in [(p.x, dx, margin.0), (p.y, dy, margin.1)] {
-        let (low, high) = (f64::from(-margin - start), f64::from(LAST + 3 + margin - start));
+    for (start, delta) in [(p.x, dx), (p.y, dy)] {
+        let (low, high) = (f64::from(-start), f64::from(CANVAS_SIZE as i32 - start));
         if delta == 0.0 {
             if low > 0.0 || high < 0.0 {
                 return None;
@@ -113,6 +126,6 @@ fn clipped_start(p: Point, q: Point, margin: (i32, i32)) -> Option<Point> {
         enter = enter.max(near);
         exit = exit.min(far);
     }
-    let at = |start: i32, delta: f64| (f64::from(start) + enter * delta).round() as i32;
+    let at = |start: i32, delta: f64| start + (enter * delta).round() as i32;
     (enter <= exit).then(|| Point { x: at(p.x, dx), y: at(p.y, dy) })
 }
