@@ -1,4 +1,7 @@
-use worldbench_env::{raster::Renderer, variation::Factors};
+use worldbench_env::{
+    Factors,
+    raster::{RasterError, Renderer},
+};
 
 use crate::{
     error::{DataError, Result},
@@ -42,18 +45,27 @@ impl FrameSource {
             out.copy_from_slice(frame);
             return Ok(());
         }
-        self.renderer(&view.info().factors).render(&view.render(row), out);
-        Ok(())
+        let fault = |e: RasterError| DataError::Env { episode, reason: e.to_string() };
+        let factors = visible(&view.info().factors);
+        let renderer = match self.renderer.take() {
+            Some((drawn, renderer)) if drawn == factors => renderer,
+            _ => Renderer::new(&factors, size, self.spec.filter).map_err(fault)?,
+        };
+        let (_, renderer) = self.renderer.insert((factors, renderer));
+        renderer.render(&view.render(row), out).map_err(fault)
     }
+}
 
-    fn renderer(&mut self, factors: &Factors) -> &mut Renderer {
-        let spec = self.spec;
-        let make = || (factors.clone(), Renderer::new(factors, spec.resolution, spec.filter));
-        let entry = self.renderer.get_or_insert_with(make);
-        if entry.0 != *factors {
-            *entry = make();
-        }
-        &mut entry.1
+/// The factors with those reset that only set where an episode starts: they do not change its frames.
+fn visible(factors: &Factors) -> Factors {
+    let start = Factors::default();
+    Factors {
+        agent_angle: start.agent_angle,
+        agent_start: start.agent_start,
+        agent_velocity: start.agent_velocity,
+        block_angle: start.block_angle,
+        block_start: start.block_start,
+        ..*factors
     }
 }
 

@@ -9,6 +9,8 @@ pub mod store;
 
 mod episode;
 mod error;
+mod frames;
+mod loader;
 mod mmap;
 mod normaliser;
 mod split;
@@ -16,6 +18,8 @@ mod windows;
 
 pub use episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Pixels, Row, STATE_DIM};
 pub use error::{DataError, Result};
+pub use frames::FrameSource;
+pub use loader::{Batch, FrameSpec, Loader, LoaderConfig};
 pub use normaliser::{Normaliser, NormaliserKind};
 pub use split::Split;
 pub use store::{EpisodeView, RepairReport, Store, StoreStats, StoreWriter, repair};
