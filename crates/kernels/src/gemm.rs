@@ -110,6 +110,11 @@ impl<'a> Epilogue<'a> {
         Self { combine: Combine::Gate { gate, stride, group }, ..self }
     }
 
+    /// Whether C takes the result without its old values.
+    pub(crate) fn stores(&self) -> bool {
+        matches!(self.combine, Combine::Store)
+    }
+
     fn check(&self, m: usize, n: usize) {
         if let Some(bias) = self.bias {
             assert!(bias.len() >= n, "bias: {} values for {n} columns", bias.len());

@@ -8,6 +8,7 @@
 
 pub mod attention;
 pub mod gemm;
+pub mod grad;
 mod math;
 pub mod ops;
 mod par;

@@ -2,6 +2,7 @@
 
 use super::Layout;
 use super::tile::{K_STRIDE, MAX_ROWS};
+use crate::par::par_rows_mut;
 use std::ops::Range;
 
 /// Columns of a packed panel.
@@ -101,6 +102,19 @@ impl PackedMatrix {
         for (i, panel) in data.chunks_exact_mut(k * PANEL).enumerate() {
             pack_panel(b, ld, layout, i * PANEL, n.min(i * PANEL + PANEL), panel);
         }
+    }
+
+    /// As [`Self::pack`], panels split among rayon's threads.
+    pub(crate) fn pack_parallel(&mut self, b: &[f32], ld: usize, layout: Layout, k: usize, n: usize) {
+        layout.check("b", b.len(), k, n, ld);
+        (self.k, self.n) = (k, n);
+        let panels = n.div_ceil(PANEL);
+        let data = self.data.reserve(panels * k * PANEL);
+        par_rows_mut(data, panels, k * PANEL, |range, data| {
+            for (i, panel) in range.zip(data.chunks_exact_mut((k * PANEL).max(1))) {
+                pack_panel(b, ld, layout, i * PANEL, n.min(i * PANEL + PANEL), panel);
+            }
+        });
     }
 
     /// Panel `i`'s rows from `k0` on.
