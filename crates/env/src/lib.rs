@@ -1,10 +1,16 @@
 //! Exact simulators, renderers and planner-free policies.
 
+pub mod error;
 pub mod geometry;
+pub mod physics;
+pub mod push_t;
 pub mod raster;
 pub mod render_state;
+pub mod replay;
 pub mod variation;
 
+pub use error::EnvError;
 pub use geometry::{Geometry, Shape};
+pub use push_t::{PushT, PushTConfig, ResetOptions, State};
 pub use render_state::{Marks, RenderState};
 pub use variation::Factors;

@@ -64,3 +64,21 @@ impl Default for Factors {
         }
     }
 }
+
+/// Temporary.
+#[derive(Clone, Debug, Default)]
+pub struct Sampling {}
+
+/// Temporary.
+pub struct Sample {
+    /// f
+    pub factors: Factors,
+    /// g
+    pub goal_state: [f64; 7],
+}
+impl Sampling {
+    /// t
+    pub fn draw(&self, _seed: u64) -> Result<Sample, crate::error::EnvError> {
+        Ok(Sample { factors: Factors::default(), goal_state: [0.0; 7] })
+    }
+}
