@@ -3,6 +3,9 @@
 //! The coefficients are weighted minimax fits (Lawson iterations in 40 digits); the range and the largest
 //! weighted error of each fit stand beside it.
 
+// The fitted coefficients are what they are, even where clippy sees a constant or a digit too many.
+#![allow(clippy::excessive_precision, clippy::approx_constant)]
+
 use crate::simd::Lanes;
 
 /// `c[0] + c[1] x + ...` by Horner's rule.

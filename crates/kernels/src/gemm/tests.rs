@@ -54,7 +54,8 @@ fn epilogues_follow_their_definition() {
     let (gate, residual) = (values(10, 5 * 64), values(11, m * ldc));
     let packed = PackedMatrix::from_in_out(&w, k, n);
     let sums = reference(m, k, n, &a, &w);
-    let acts: [(Activation, fn(f64) -> f64); 4] = [
+    type Scalar = fn(f64) -> f64;
+    let acts: [(Activation, Scalar); 4] = [
         (Activation::Identity, |x| x),
         (Activation::Relu, |x| x.max(0.0)),
         (Activation::Silu, |x| x / (1.0 + (-x).exp())),

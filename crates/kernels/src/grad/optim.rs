@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov & Hutter 2019) in one pass, and the squared norm that clipping needs.
 
 use crate::gemm::{load, store};
-use crate::simd::{LANES, Lanes as _, kernel};
+use crate::simd::{LANES, kernel};
 
 /// Hyper-parameters of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq)]
