@@ -13,6 +13,7 @@ mod frames;
 mod loader;
 mod mmap;
 mod normaliser;
+mod record;
 mod split;
 mod windows;
 
@@ -21,6 +22,7 @@ pub use error::{DataError, Result};
 pub use frames::FrameSource;
 pub use loader::{Batch, FrameSpec, Loader, LoaderConfig};
 pub use normaliser::{Normaliser, NormaliserKind};
+pub use record::{Recorder, record};
 pub use split::Split;
 pub use store::{EpisodeView, RepairReport, Store, StoreStats, StoreWriter, repair};
 pub use windows::{Window, WindowSpec};

@@ -1,3 +1,5 @@
 //! Importers of foreign data sets.
 
 pub mod lerobot;
+
+mod legacy;
