@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod geometry;
+pub mod perf;
 pub mod physics;
 pub mod push_t;
 pub mod raster;

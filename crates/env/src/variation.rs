@@ -1,6 +1,12 @@
-//! The Push-T variation space: everything about a scene that is not its state.
+//! The Push-T variation space: everything about a scene that is not its state, and how a seed samples it.
+//!
+//! Every factor has its own NumPy-compatible random stream: each group's generator draws one 31-bit seed per
+//! child in alphabetical order. Sampling one factor therefore never shifts another.
 
+use crate::error::EnvError;
 use crate::geometry::Shape;
+use std::f64::consts::TAU;
+use worldbench_core::numpy::Pcg64;
 
 /// Values of all factors of variation; [`Default`] is the reference's default scene.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -65,20 +71,362 @@ impl Default for Factors {
     }
 }
 
-/// Temporary.
-#[derive(Clone, Debug, Default)]
-pub struct Sampling {}
+/// How a factor's values are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Three channels, 0 to 255.
+    Color,
+    /// One value, rounded to f32.
+    Scale,
+    /// An index into a list.
+    Index,
+    /// One or two f64 values.
+    Real,
+}
 
-/// Temporary.
+/// One factor of variation.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Factor {
+    /// Name, `group.factor`.
+    pub name: &'static str,
+    /// How it is drawn.
+    pub kind: Kind,
+    /// Number of values.
+    pub len: usize,
+    /// Lower bound of every value, inclusive.
+    pub low: f64,
+    /// Upper bound of every value, inclusive.
+    pub high: f64,
+    /// Whether a reset samples it unless told otherwise.
+    pub sampled_by_default: bool,
+    /// What it is, with the unit.
+    pub what: &'static str,
+}
+
+const fn factor(
+    name: &'static str,
+    kind: Kind,
+    len: usize,
+    [low, high]: [f64; 2],
+    sampled_by_default: bool,
+    what: &'static str,
+) -> Factor {
+    Factor { name, kind, len, low, high, sampled_by_default, what }
+}
+
+const TURN: [f64; 2] = [-TAU, TAU];
+const BYTE: [f64; 2] = [0.0, 255.0];
+const SCALE: [f64; 2] = [20.0, 60.0];
+
+/// All factors: groups and names in alphabetical order, which is also the order of seeding.
+pub const FACTORS: [Factor; 17] = [
+    factor("agent.angle", Kind::Real, 1, TURN, false, "radians; not visible on the circle"),
+    factor("agent.color", Kind::Color, 3, BYTE, false, "RGB"),
+    factor("agent.scale", Kind::Scale, 1, SCALE, false, "pixels"),
+    factor("agent.shape", Kind::Index, 1, [0.0, 7.0], false, "o, L, T, Z, square, I, small_tee, +"),
+    factor("agent.start_position", Kind::Real, 2, [50.0, 450.0], true, "pixels"),
+    factor("agent.velocity", Kind::Real, 2, [0.0, 512.0], false, "pixels per second"),
+    factor("background.color", Kind::Color, 3, BYTE, false, "RGB"),
+    factor("block.angle", Kind::Real, 1, TURN, true, "radians"),
+    factor("block.color", Kind::Color, 3, BYTE, false, "RGB"),
+    factor("block.scale", Kind::Scale, 1, SCALE, false, "pixels"),
+    factor("block.shape", Kind::Index, 1, [1.0, 7.0], false, "L, T, Z, square, I, small_tee, +"),
+    factor("block.start_position", Kind::Real, 2, [100.0, 400.0], true, "pixels"),
+    factor("goal.angle", Kind::Real, 1, TURN, false, "radians, of the drawn goal"),
+    factor("goal.color", Kind::Color, 3, BYTE, false, "RGB, of the drawn goal"),
+    factor("goal.position", Kind::Real, 2, [50.0, 450.0], false, "pixels, of the drawn goal"),
+    factor("goal.scale", Kind::Scale, 1, SCALE, false, "unused"),
+    factor("rendering.render_goal", Kind::Index, 1, [0.0, 1.0], false, "0 hides the drawn goal"),
+];
+
+const AGENT_START: usize = 4;
+const BLOCK_ANGLE: usize = 7;
+const BLOCK_START: usize = 11;
+
+/// Index in [`FACTORS`].
+///
+/// # Errors
+/// Names the nearest factor when there is none called `name`.
+pub fn factor_index(name: &str) -> Result<usize, EnvError> {
+    FACTORS.iter().position(|f| f.name == name).ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &str) -> EnvError {
+    let leaf = name.rsplit('.').next().unwrap_or(name);
+    let near: Vec<&str> =
+        FACTORS.iter().map(|f| f.name).filter(|f| !leaf.is_empty() && f.contains(leaf)).collect();
+    let hint = if near.is_empty() {
+        let all: Vec<&str> = FACTORS.iter().map(|f| f.name).collect();
+        format!("use `all`, a group (agent, background, block, goal, rendering) or one of {}", all.join(", "))
+    } else {
+        format!("did you mean {}?", near.join(" or "))
+    };
+    EnvError::UnknownFactor { name: name.to_owned(), hint }
+}
+
+fn byte(value: f64) -> u8 {
+    value as u8
+}
+
+fn shape(value: f64) -> Shape {
+    Shape::from_index(value as usize).unwrap_or_default()
+}
+
+impl Factors {
+    /// The values of factor `index` of [`FACTORS`]; its `len` values.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Vec<f64> {
+        let color = |c: [u8; 3]| c.map(f64::from).to_vec();
+        match index {
+            0 => vec![self.agent_angle],
+            1 => color(self.agent_color),
+            2 => vec![self.agent_scale],
+            3 => vec![self.agent_shape.index() as f64],
+            4 => self.agent_start.to_vec(),
+            5 => self.agent_velocity.to_vec(),
+            6 => color(self.background_color),
+            7 => vec![self.block_angle],
+            8 => color(self.block_color),
+            9 => vec![self.block_scale],
+            10 => vec![self.block_shape.index() as f64],
+            11 => self.block_start.to_vec(),
+            12 => vec![self.goal_angle],
+            13 => color(self.goal_color),
+            14 => self.goal_position.to_vec(),
+            15 => vec![self.goal_scale],
+            16 => vec![f64::from(u8::from(self.render_goal))],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Stores checked values.
+    fn assign(&mut self, index: usize, v: [f64; 3]) {
+        let color = v.map(byte);
+        let pair = [v[0], v[1]];
+        match index {
+            0 => self.agent_angle = v[0],
+            1 => self.agent_color = color,
+            2 => self.agent_scale = v[0],
+            3 => self.agent_shape = shape(v[0]),
+            4 => self.agent_start = pair,
+            5 => self.agent_velocity = pair,
+            6 => self.background_color = color,
+            7 => self.block_angle = v[0],
+            8 => self.block_color = color,
+            9 => self.block_scale = v[0],
+            10 => self.block_shape = shape(v[0]),
+            11 => self.block_start = pair,
+            12 => self.goal_angle = v[0],
+            13 => self.goal_color = color,
+            14 => self.goal_position = pair,
+            15 => self.goal_scale = v[0],
+            _ => self.render_goal = v[0] != 0.0,
+        }
+    }
+
+    /// Sets the factor called `name`.
+    ///
+    /// # Errors
+    /// On an unknown name, a wrong number of values, a value out of bounds, or a fraction where a whole number
+    /// is needed. Nothing is clipped.
+    pub fn set(&mut self, name: &str, values: &[f64]) -> Result<(), EnvError> {
+        let index = factor_index(name)?;
+        let f = &FACTORS[index];
+        let refuse = |message: String| Err(EnvError::FactorValue { name: name.to_owned(), message });
+        if values.len() != f.len {
+            return refuse(format!("needs {} value(s), got {}", f.len, values.len()));
+        }
+        for v in values {
+            if !(f.low..=f.high).contains(v) {
+                return refuse(format!("{v} is outside {} to {}", f.low, f.high));
+            }
+            if matches!(f.kind, Kind::Color | Kind::Index) && v.fract() != 0.0 {
+                return refuse(format!("{v} is not a whole number"));
+            }
+        }
+        let mut padded = [0.0; 3];
+        padded[..values.len()].copy_from_slice(values);
+        if f.kind == Kind::Scale {
+            padded[0] = f64::from(padded[0] as f32);
+        }
+        self.assign(index, padded);
+        Ok(())
+    }
+}
+
+/// Draws the next values of a factor from its stream.
+fn draw(f: &Factor, rng: &mut Pcg64) -> [f64; 3] {
+    let mut values = [0.0; 3];
+    for v in &mut values[..f.len] {
+        *v = match f.kind {
+            Kind::Color => rng.uniform(0.0, 256.0).floor(),
+            Kind::Scale => f64::from(rng.uniform(f.low, f.high) as f32),
+            Kind::Index => f.low + f64::from(rng.below_u32((f.high - f.low) as u32 + 1)),
+            Kind::Real => rng.uniform(f.low, f.high),
+        };
+    }
+    values
+}
+
+/// One stream per factor, seeded as the reference's nested spaces are.
+fn streams(seed: u64) -> [Pcg64; FACTORS.len()] {
+    let mut root = Pcg64::new(seed);
+    let mut group = root.clone();
+    let mut last = "";
+    FACTORS.map(|f| {
+        let name = f.name.split('.').next().unwrap_or_default();
+        if name != last {
+            group = Pcg64::new(u64::from(root.below_u32(i32::MAX as u32)));
+            last = name;
+        }
+        Pcg64::new(u64::from(group.below_u32(i32::MAX as u32)))
+    })
+}
+
+/// Which factors a reset samples and which it sets.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Sampling {
+    /// Names, groups or "all"; `None` samples agent and block start and the block angle.
+    pub sampled: Option<Vec<String>>,
+    /// Explicit values; they win over sampled ones.
+    pub values: Vec<(String, Vec<f64>)>,
+}
+
+/// What a seed gives.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// f
+    /// The scene.
     pub factors: Factors,
-    /// g
+    /// Goal state: a second draw of the start pose, with the scene's agent velocity.
     pub goal_state: [f64; 7],
 }
+
 impl Sampling {
-    /// t
-    pub fn draw(&self, _seed: u64) -> Result<Sample, crate::error::EnvError> {
-        Ok(Sample { factors: Factors::default(), goal_state: [0.0; 7] })
+    /// Samples every factor.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { sampled: Some(vec!["all".into()]), values: Vec::new() }
+    }
+
+    fn chosen(&self) -> Result<[bool; FACTORS.len()], EnvError> {
+        let Some(names) = &self.sampled else {
+            return Ok(FACTORS.map(|f| f.sampled_by_default));
+        };
+        let mut chosen = [false; FACTORS.len()];
+        for name in names {
+            let mut known = false;
+            for (flag, f) in chosen.iter_mut().zip(&FACTORS) {
+                let group = f.name.split('.').next().unwrap_or_default();
+                if name == "all" || name == f.name || name == group {
+                    *flag = true;
+                    known = true;
+                }
+            }
+            if !known {
+                return Err(unknown(name));
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Scene and goal of `seed`: defaults, then the sampled factors, then the explicit values.
+    ///
+    /// # Errors
+    /// On unknown names and values out of bounds.
+    pub fn draw(&self, seed: u64) -> Result<Sample, EnvError> {
+        let chosen = self.chosen()?;
+        let mut streams = streams(seed);
+        let mut factors = Factors::default();
+        for (index, f) in FACTORS.iter().enumerate() {
+            if chosen[index] {
+                factors.assign(index, draw(f, &mut streams[index]));
+            }
+        }
+        for (name, values) in &self.values {
+            factors.set(name, values)?;
+        }
+        let mut again = |index: usize| draw(&FACTORS[index], &mut streams[index]);
+        let (agent, block, angle) = (again(AGENT_START), again(BLOCK_START), again(BLOCK_ANGLE));
+        let v = factors.agent_velocity;
+        let goal_state = [agent[0], agent[1], block[0], block[1], angle[0], v[0], v[1]];
+        Ok(Sample { factors, goal_state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push_t::{PushT, PushTConfig, ResetOptions};
+    use serde_json::Value;
+
+    fn fixture() -> Value {
+        let root = std::env::var("WORLDBENCH_FIXTURES")
+            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures").into());
+        let text = std::fs::read_to_string(format!("{root}/env/pusht/seeds.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn numbers(value: &Value) -> Vec<f64> {
+        match value.as_array() {
+            Some(items) => items.iter().map(|v| v.as_f64().unwrap()).collect(),
+            None => vec![value.as_f64().unwrap()],
+        }
+    }
+
+    fn reset(entry: &Value, sampling: Sampling) -> PushT {
+        let mut env = PushT::new(&Factors::default(), PushTConfig::default());
+        let options = ResetOptions { sampling, ..ResetOptions::default() };
+        let seed = entry["seed"].as_u64().unwrap();
+        let observed = env.reset(seed, &options).unwrap();
+        assert_eq!(env.goal_state().to_vec(), numbers(&entry["goal_state"]), "goal of seed {seed}");
+        assert_eq!(observed.to_vec(), numbers(&entry["obs"]), "observation of seed {seed}");
+        env
+    }
+
+    #[test]
+    fn default_seeds_match_the_reference() {
+        for entry in fixture()["default"].as_array().unwrap() {
+            let env = reset(entry, Sampling::default());
+            let f = env.factors();
+            assert_eq!(f.agent_start.to_vec(), numbers(&entry["agent_start"]));
+            assert_eq!(f.block_start.to_vec(), numbers(&entry["block_start"]));
+            assert_eq!(f.block_angle, entry["block_angle"].as_f64().unwrap());
+        }
+    }
+
+    #[test]
+    fn all_factor_seeds_match_the_reference() {
+        for entry in fixture()["all"].as_array().unwrap() {
+            let env = reset(entry, Sampling::all());
+            for (name, value) in entry["values"].as_object().unwrap() {
+                assert_eq!(env.factors().get(factor_index(name).unwrap()), numbers(value), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn explicit_values_win_and_are_checked() {
+        let with =
+            |name: &str, v: &[f64]| Sampling { values: vec![(name.into(), v.to_vec())], ..Sampling::all() };
+        assert_eq!(with("block.shape", &[3.0]).draw(1).unwrap().factors.block_shape, Shape::Z);
+        for (name, v) in
+            [("block.shape", 0.0), ("block.scale", 61.0), ("block.shape", 2.5), ("blok.shape", 2.0)]
+        {
+            let message = with(name, &[v]).draw(1).unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+        assert!(with("agent.scale", &[]).draw(1).is_err());
+    }
+
+    #[test]
+    fn every_factor_reads_back_what_was_set() {
+        let mut factors = Factors::default();
+        for (index, f) in FACTORS.iter().enumerate() {
+            let values = vec![f.high; f.len];
+            factors.set(f.name, &values).unwrap();
+            assert_eq!(factors.get(index), values, "{}", f.name);
+            assert_eq!(Factors::default().get(index).len(), f.len);
+        }
     }
 }

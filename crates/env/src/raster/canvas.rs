@@ -70,28 +70,46 @@ impl Columns {
     }
 }
 
-/// A polygon edge that is not horizontal.
+/// A polygon edge that is not horizontal, walked row by row in whole numbers.
 #[derive(Clone, Copy, Default)]
 struct Edge {
     /// Rows `start..end` cross the edge; the last row of the polygon belongs to the edges that end there.
     start: i32,
     end: i32,
-    x: f64,
-    dx: i32,
-    dy: f64,
+    /// The column at the next row is `floor + rest / height`.
+    floor: i32,
+    rest: i32,
+    height: i32,
+    /// Change of `floor` and `rest` for one row.
+    step: (i32, i32),
 }
 
 impl Edge {
-    fn new(p: Point, q: Point, last_row: i32) -> Self {
+    /// The edge between `p` and `q`, placed at its first row not before `first_row`.
+    fn new(p: Point, q: Point, first_row: i32, last_row: i32) -> Self {
         let (p, q) = if p.y < q.y { (p, q) } else { (q, p) };
-        let end = q.y + i32::from(q.y == last_row);
-        Self { start: p.y, end, x: p.x.into(), dx: q.x - p.x, dy: f64::from(q.y - p.y) }
+        let (height, dx) = (q.y - p.y, q.x - p.x);
+        let start = p.y.max(first_row);
+        let rise = (start - p.y) * dx;
+        Self {
+            start,
+            end: q.y + i32::from(q.y == last_row),
+            floor: p.x + rise.div_euclid(height),
+            rest: rise.rem_euclid(height),
+            height,
+            step: (dx.div_euclid(height), dx.rem_euclid(height)),
+        }
     }
 
-    /// Column at row `y`, truncated toward zero.
+    /// The column at the present row, truncated toward zero; goes on to the next row.
     #[inline]
-    fn crossing(&self, y: i32) -> i32 {
-        (f64::from((y - self.start) * self.dx) / self.dy + self.x) as i32
+    fn advance(&mut self) -> i32 {
+        let column = self.floor + i32::from(self.floor < 0 && self.rest > 0);
+        let rest = self.rest + self.step.1;
+        let carry = rest >= self.height;
+        self.floor += self.step.0 + i32::from(carry);
+        self.rest = rest - if carry { self.height } else { 0 };
+        column
     }
 }
 
@@ -191,20 +209,21 @@ impl Canvas {
                 vertices.iter().fold((i32::MAX, i32::MIN), |(lo, hi), v| (lo.min(v.x), hi.max(v.x)));
             return self.span(min, x0, x1, colour);
         }
+        let rows = (min.max(0), max.min(LAST));
         let mut edges = [Edge::default(); MAX_VERTICES];
         let mut count = 0;
         for (&p, q) in vertices.iter().zip(vertices.iter().cycle().skip(1)) {
             if p.y != q.y {
-                edges[count] = Edge::new(p, *q, max);
+                edges[count] = Edge::new(p, *q, rows.0, max);
                 count += 1;
             }
         }
-        let edges = &edges[..count];
-        for y in min.max(0)..=max.min(LAST) {
+        let edges = &mut edges[..count];
+        for y in rows.0..=rows.1 {
             let mut crossings = [0; MAX_VERTICES];
             let mut count = 0;
-            for edge in edges.iter().filter(|edge| edge.start <= y && y < edge.end) {
-                crossings[count] = edge.crossing(y);
+            for edge in edges.iter_mut().filter(|edge| edge.start <= y && y < edge.end) {
+                crossings[count] = edge.advance();
                 count += 1;
             }
             if count == 2 {

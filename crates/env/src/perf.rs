@@ -1,0 +1,91 @@
+//! A contact-rich workload for measuring the simulator.
+
+use crate::push_t::{PushT, PushTConfig, SUBSTEPS};
+use crate::variation::Factors;
+use std::time::Instant;
+use worldbench_core::Stream;
+
+/// What a run of the workload measured, on one thread.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Throughput {
+    /// Control steps run.
+    pub steps: u64,
+    /// Control steps (of 10 physics steps) per second.
+    pub steps_per_s: f64,
+    /// Physics steps with at least one contact, as a share of all.
+    pub contact_share: f64,
+}
+
+/// An agent that stays at the block: relative actions towards a wandering point of the block, some noise.
+#[derive(Clone)]
+pub struct ContactPlay {
+    env: PushT,
+    actions: Vec<[f32; 2]>,
+    at: usize,
+}
+
+impl ContactPlay {
+    /// The workload named by `seed`; all randomness is drawn here, so that stepping measures physics alone.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut stream = Stream::new(seed, "perf env", &[]);
+        let actions = (0..4096).map(|_| [0; 2].map(|_| stream.uniform(-1.0, 1.0) as f32)).collect();
+        let mut play = Self { env: PushT::new(&Factors::default(), PushTConfig::default()), actions, at: 0 };
+        play.restart();
+        play
+    }
+
+    fn restart(&mut self) {
+        let [x, y] = self.actions[self.at % self.actions.len()].map(f64::from);
+        let start = [256.0 + 90.0 * x, 256.0 + 90.0 * y, 256.0, 220.0, 3.0 * x];
+        // The length and the values are right by construction.
+        let _ = self.env.set_state(&start);
+    }
+
+    /// One control step; every 200 steps, or when the block has left the middle, play restarts there.
+    #[inline]
+    pub fn step(&mut self) {
+        let noise = self.actions[self.at % self.actions.len()];
+        self.at += 1;
+        let s = self.env.state();
+        if self.at % 200 == 0 || !(20.0..492.0).contains(&s[2]) || !(20.0..492.0).contains(&s[3]) {
+            self.restart();
+        }
+        let toward: [f32; 2] = std::array::from_fn(|k| (s[2 + k] - s[k]) as f32 / 100.0 + 0.6 * noise[k]);
+        self.env.step_f32(toward);
+    }
+
+    /// The environment.
+    #[must_use]
+    pub fn env(&self) -> &PushT {
+        &self.env
+    }
+}
+
+/// Runs `steps` control steps of contact-rich play without rendering, on the calling thread.
+#[must_use]
+pub fn contact_workload(steps: u64) -> Throughput {
+    let mut play = ContactPlay::new(0);
+    let before = play.env.contact_steps();
+    let start = Instant::now();
+    for _ in 0..steps {
+        play.step();
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let touched = (play.env.contact_steps() - before) as f64;
+    Throughput {
+        steps,
+        steps_per_s: steps as f64 / seconds.max(f64::MIN_POSITIVE),
+        contact_share: touched / (steps.max(1) * SUBSTEPS as u64) as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_workload_is_contact_rich() {
+        let result = super::contact_workload(20_000);
+        println!("{result:?}");
+        assert!(result.contact_share >= 0.25, "{result:?}");
+    }
+}
