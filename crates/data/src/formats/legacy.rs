@@ -44,9 +44,9 @@ impl Legacy {
         world.block_mut().set_position([block_x, block_y]);
         world.block_mut().set_angle(angle);
         world.step();
+        // The goal's origin, not its centre of gravity, lies on the mark: its angle is set before its position.
         let (position, angle) = GOAL;
-        let centre = [position[0] + block.cog[0], position[1] + block.cog[1]];
-        let goal = placed(&block, transform(block.cog, centre, angle));
+        let goal = placed(&block, (angle.cos(), angle.sin(), position[0], position[1]));
         Self { world, factors, block, goal }
     }
 
@@ -154,7 +154,9 @@ mod tests {
         let square = |x: f64, s: f64| [[x, 0.0], [x + s, 0.0], [x + s, s], [x, s]];
         assert_eq!(overlap(&square(0.0, 2.0), &square(1.0, 2.0)), 2.0);
         assert_eq!(overlap(&square(0.0, 2.0), &square(5.0, 2.0)), 0.0);
-        let on_goal = Legacy::new(&[60.0, 60.0, 256.0, 256.0, FRAC_PI_4]);
+        let mut on_goal = Legacy::new(&[60.0, 60.0, 256.0, 256.0, FRAC_PI_4]);
+        assert!(on_goal.reward() < 0.9, "turning last moves the origin off the mark");
+        on_goal.world.block_mut().set_position([256.0, 256.0]);
         assert_eq!(on_goal.reward(), 1.0);
         assert_eq!(Legacy::new(&[60.0, 60.0, 120.0, 380.0, 0.0]).reward(), 0.0);
     }
