@@ -1,1 +1,10 @@
 //! World models: one method, one file.
+//!
+//! [`jepa`] holds the full-size network that PLDM and LeWM share; [`pldm`] and [`lewm`] are their objectives,
+//! [`losses`] the single terms. [`parity`] compares all of it with the reference's numbers.
+
+pub mod jepa;
+pub mod lewm;
+pub mod losses;
+pub mod parity;
+pub mod pldm;

@@ -12,7 +12,8 @@ use crate::{Error, Params};
 /// run draws the same masks.
 #[derive(Clone, Debug)]
 pub struct Pass {
-    stream: Option<Stream>,
+    train: bool,
+    key: [u64; 3],
     calls: u64,
     updates: Vec<(String, Tensor<1>)>,
     counted: Vec<String>,
@@ -22,25 +23,34 @@ impl Pass {
     /// Evaluation: running statistics, no dropout, no updates.
     #[must_use]
     pub fn eval() -> Self {
-        Self { stream: None, calls: 0, updates: vec![], counted: vec![] }
+        Self { train: false, key: [0; 3], calls: 0, updates: vec![], counted: vec![] }
     }
 
     /// Training step `step`; `part` numbers the micro-batches of gradient accumulation.
     #[must_use]
     pub fn train(seed: u64, step: u64, part: u64) -> Self {
-        Self { stream: Some(Stream::new(seed, "dropout", &[step, part])), ..Self::eval() }
+        Self { train: true, key: [seed, step, part], ..Self::eval() }
     }
 
     /// Whether this is a training pass.
     #[must_use]
     pub fn is_train(&self) -> bool {
-        self.stream.is_some()
+        self.train
+    }
+
+    /// Randomness for `purpose` in this pass; always the same in evaluation.
+    #[must_use]
+    pub fn stream(&self, purpose: &str) -> Stream {
+        let [seed, step, part] = self.key;
+        Stream::new(seed, purpose, &[step, part])
     }
 
     /// Zeroes each value with probability `p` and scales the rest by `1/(1-p)`; the identity in evaluation.
     pub fn dropout<const D: usize>(&mut self, x: Tensor<D>, p: f64) -> Tensor<D> {
-        let Some(stream) = self.stream.as_ref().filter(|_| p > 0.0) else { return x };
-        let mut stream = stream.child(&[self.calls]);
+        if !self.train || p <= 0.0 {
+            return x;
+        }
+        let mut stream = self.stream("dropout").child(&[self.calls]);
         self.calls += 1;
         let shape = x.dims();
         let threshold = (p * f64::from(u32::MAX)) as u32;
