@@ -5,6 +5,9 @@ use crate::variation::Factors;
 use std::time::Instant;
 use worldbench_core::Stream;
 
+/// Distance from the block origin that the agent is kept within, per axis, pixels.
+const REACH: f64 = 100.0;
+
 /// What a run of the workload measured, on one thread.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Throughput {
@@ -16,7 +19,8 @@ pub struct Throughput {
     pub contact_share: f64,
 }
 
-/// An agent that stays at the block: relative actions towards a wandering point of the block, some noise.
+/// Play like the weak policy's: random targets kept near the block, here within 50 px of its origin, so that
+/// about a third of the physics steps are in contact.
 #[derive(Clone)]
 pub struct ContactPlay {
     env: PushT,
@@ -51,7 +55,11 @@ impl ContactPlay {
         if self.at % 200 == 0 || !(20.0..492.0).contains(&s[2]) || !(20.0..492.0).contains(&s[3]) {
             self.restart();
         }
-        let toward: [f32; 2] = std::array::from_fn(|k| (s[2 + k] - s[k]) as f32 / 100.0 + 0.6 * noise[k]);
+        let toward: [f32; 2] = std::array::from_fn(|k| {
+            let target = s[k] + 100.0 * f64::from(noise[k]);
+            let target = target.max(s[2 + k] - REACH).min(s[2 + k] + REACH);
+            ((target - s[k]) / 100.0).clamp(-1.0, 1.0) as f32
+        });
         self.env.step_f32(toward);
     }
 

@@ -3,7 +3,7 @@
 //! Friction and elasticity are zero in this world, so tangential impulses are zero throughout and are not kept.
 
 use super::vec::{add, cross, dot, max, min, neg, perp, scale, sub};
-use super::{Body, DT, Pair, Status};
+use super::{AGENT, BLOCK, Body, Contact, DT, Pair, STATIC, Status};
 use crate::geometry::Vec2;
 
 const SWEEPS: usize = 10;
@@ -36,12 +36,6 @@ fn push(body: &mut Body, r: Vec2, j: Vec2) {
     body.w += body.inverse_moment * cross(r, j);
 }
 
-#[inline(always)]
-fn push_bias(body: &mut Body, r: Vec2, j: Vec2) {
-    body.bias_v = add(body.bias_v, scale(j, body.inverse_mass));
-    body.bias_w += body.inverse_moment * cross(r, j);
-}
-
 /// Re-applies last step's impulses of pairs that touched then too.
 pub fn warm_start(pair: &Pair, bodies: &mut [Body; 3]) {
     if pair.status == Status::First {
@@ -57,15 +51,57 @@ pub fn warm_start(pair: &Pair, bodies: &mut [Body; 3]) {
     }
 }
 
-/// One contact of one sweep; returns whether any impulse changed.
+/// The velocities that a sweep changes, kept apart from the body so that they stay in registers.
+#[derive(Clone, Copy)]
+struct Motion {
+    v: Vec2,
+    w: f64,
+    bias_v: Vec2,
+    bias_w: f64,
+}
+
+impl Motion {
+    #[inline(always)]
+    fn of(body: &Body) -> Self {
+        Self { v: body.v, w: body.w, bias_v: body.bias_v, bias_w: body.bias_w }
+    }
+
+    #[inline(always)]
+    fn store(self, body: &mut Body) {
+        body.v = self.v;
+        body.w = self.w;
+        body.bias_v = self.bias_v;
+        body.bias_w = self.bias_w;
+    }
+
+    #[inline(always)]
+    fn push(&mut self, inverse: [f64; 2], r: Vec2, bias_j: Vec2, j: Vec2) {
+        self.bias_v = add(self.bias_v, scale(bias_j, inverse[0]));
+        self.bias_w += inverse[1] * cross(r, bias_j);
+        self.v = add(self.v, scale(j, inverse[0]));
+        self.w += inverse[1] * cross(r, j);
+    }
+}
+
+/// One contact of one sweep; returns whether any impulse changed. `inverse` is (1/mass, 1/moment) of A and B;
+/// an immovable A is not written, which would add zeros.
 #[inline(always)]
-fn sweep_contact(contact: &mut super::Contact, n: Vec2, a: &mut Body, b: &mut Body) -> bool {
+fn sweep_contact<const A_MOVES: bool>(
+    contact: &mut Contact,
+    n: Vec2,
+    a: &mut Motion,
+    b: &mut Motion,
+    inverse: [[f64; 2]; 2],
+) -> bool {
     let (r1, r2) = (contact.r1, contact.r2);
-    let bias_a = add(a.bias_v, scale(perp(r1), a.bias_w));
+    let (mut bias_a, mut velocity_a) = (a.bias_v, a.v);
+    if A_MOVES {
+        bias_a = add(bias_a, scale(perp(r1), a.bias_w));
+        velocity_a = add(velocity_a, scale(perp(r1), a.w));
+    }
     let bias_b = add(b.bias_v, scale(perp(r2), b.bias_w));
-    let vbn = dot(sub(bias_b, bias_a), n);
-    let velocity_a = add(a.v, scale(perp(r1), a.w));
     let velocity_b = add(b.v, scale(perp(r2), b.w));
+    let vbn = dot(sub(bias_b, bias_a), n);
     let vrn = dot(sub(velocity_b, velocity_a), n);
 
     let (old_bias, old) = (contact.bias_impulse, contact.impulse);
@@ -73,31 +109,59 @@ fn sweep_contact(contact: &mut super::Contact, n: Vec2, a: &mut Body, b: &mut Bo
     contact.impulse = max(old - vrn * contact.mass, 0.0);
     let bias_j = scale(n, contact.bias_impulse - old_bias);
     let j = scale(n, contact.impulse - old);
-    if a.movable {
-        push_bias(a, r1, neg(bias_j));
-        push(a, r1, neg(j));
+    if A_MOVES {
+        a.push(inverse[0], r1, neg(bias_j), neg(j));
     }
-    push_bias(b, r2, bias_j);
-    push(b, r2, j);
+    b.push(inverse[1], r2, bias_j, j);
     contact.bias_impulse != old_bias || contact.impulse != old
 }
 
 /// The ten sweeps over the active pairs. A sweep that changes nothing is a fixed point, so the rest are skipped.
 pub fn sweep(pairs: &mut [Pair], active: &[u8], bodies: &mut [Body; 3]) {
+    if bodies[AGENT].movable {
+        sweep_general(pairs, active, bodies)
+    } else {
+        sweep_block(pairs, active, bodies)
+    }
+}
+
+/// Only the block moves: B of every pair is the block, A a wall or the kinematic agent.
+fn sweep_block(pairs: &mut [Pair], active: &[u8], bodies: &mut [Body; 3]) {
+    let inverse = [[0.0; 2], [bodies[BLOCK].inverse_mass, bodies[BLOCK].inverse_moment]];
+    let mut fixed = [Motion::of(&bodies[STATIC]), Motion::of(&bodies[AGENT])];
+    let mut block = Motion::of(&bodies[BLOCK]);
     for _ in 0..SWEEPS {
         let mut changed = false;
         for &slot in active {
             let pair = &mut pairs[usize::from(slot)];
             let n = pair.normal;
-            let (ia, ib) = (usize::from(pair.bodies[0]), usize::from(pair.bodies[1]));
-            let (mut a, mut b) = (bodies[ia], bodies[ib]);
+            let a = &mut fixed[usize::from(pair.bodies[0]) & 1];
             for contact in &mut pair.contacts[..usize::from(pair.len)] {
-                changed |= sweep_contact(contact, n, &mut a, &mut b);
+                changed |= sweep_contact::<false>(contact, n, a, &mut block, inverse);
             }
-            if a.movable {
-                bodies[ia] = a;
+        }
+        if !changed {
+            break;
+        }
+    }
+    block.store(&mut bodies[BLOCK]);
+}
+
+/// Agent and block move.
+fn sweep_general(pairs: &mut [Pair], active: &[u8], bodies: &mut [Body; 3]) {
+    for _ in 0..SWEEPS {
+        let mut changed = false;
+        for &slot in active {
+            let pair = &mut pairs[usize::from(slot)];
+            let n = pair.normal;
+            let [ia, ib] = pair.bodies.map(usize::from);
+            let (mut a, mut b) = (Motion::of(&bodies[ia]), Motion::of(&bodies[ib]));
+            let inverse = [ia, ib].map(|k| [bodies[k].inverse_mass, bodies[k].inverse_moment]);
+            for contact in &mut pair.contacts[..usize::from(pair.len)] {
+                changed |= sweep_contact::<true>(contact, n, &mut a, &mut b, inverse);
             }
-            bodies[ib] = b;
+            a.store(&mut bodies[ia]);
+            b.store(&mut bodies[ib]);
         }
         if !changed {
             break;
