@@ -1,0 +1,400 @@
+//! Makes training data: expert episodes, noisy replays of them, and play near the block.
+//!
+//! Data come in groups, one per expert episode ("source"): the episode itself, `replays_per_source` replays of
+//! stretches of it with noise on the actions (how the DINO-WM Push-T set was made from demonstrations), and now
+//! and then an episode of play near the block. All replays carry their source's number, so that a split can keep
+//! them on one side. Every group is a function of (seed, group number): groups are made in parallel, written in
+//! order, and a run that was killed continues after the last complete episode with the same bits.
+//!
+//! Random streams of this module are named `collect/...`; the evaluation's are named `held-out/...`
+//! ([`crate::held_out`]). The names are part of the key, so no seed makes training data share a stream with an
+//! evaluation pair.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use worldbench_core::Stream;
+use worldbench_data::{DataError, Episode, EpisodeInfo, Kind, Row, Store, StoreWriter, repair};
+use worldbench_env::{Factors, PushT};
+
+use crate::policies::{
+    Expert, ExpertConfig,
+    expert::{draw_start, draw_target},
+    outline::{Outline, Pose},
+    placed,
+};
+
+/// Numbers of play episodes start here; below are the expert episodes'.
+const PLAY_SOURCES: u64 = 1 << 32;
+/// Groups made in parallel between two writes.
+const BATCH: usize = 32;
+
+/// What to collect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CollectConfig {
+    /// Environment; `push_t` is the only one so far.
+    pub env: String,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Expert episodes.
+    pub sources: usize,
+    /// Whether the expert episodes themselves are written.
+    pub keep_sources: bool,
+    /// Noisy replays of each expert episode.
+    pub replays_per_source: usize,
+    /// Smallest and largest standard deviation of a replay's action noise, action units (1 = 100 px).
+    pub action_noise: [f64; 2],
+    /// Shortest and longest replay and play episode, env steps.
+    pub steps: [usize; 2],
+    /// Share of all episodes that is play near the block, `[0, 0.9]`.
+    pub play_share: f64,
+    /// Most steps of an expert episode.
+    pub max_steps: usize,
+    /// The expert's effort.
+    pub expert: ExpertConfig,
+}
+
+impl Default for CollectConfig {
+    fn default() -> Self {
+        Self {
+            env: "push_t".into(),
+            seed: 0,
+            sources: 1000,
+            keep_sources: true,
+            replays_per_source: 19,
+            action_noise: [0.02, 0.3],
+            steps: [50, 100],
+            play_share: 0.15,
+            max_steps: 250,
+            expert: ExpertConfig::default(),
+        }
+    }
+}
+
+/// Why data could not be collected.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// A setting that makes no sense.
+    #[error("collect: {0}")]
+    Config(String),
+    /// The store could not be read or written.
+    #[error(transparent)]
+    Data(#[from] DataError),
+}
+
+/// How far a collection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CollectProgress {
+    /// Episodes in the store.
+    pub episodes: usize,
+    /// Episodes the store will hold.
+    pub total: usize,
+    /// Env steps written by this run.
+    pub steps: usize,
+}
+
+impl CollectConfig {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// Names the setting that makes no sense and what it may be.
+    pub fn check(&self) -> Result<(), CollectError> {
+        let fail = |message: String| Err(CollectError::Config(message));
+        if self.env != "push_t" {
+            return fail(format!("env = \"{}\" is not known; use \"push_t\"", self.env));
+        }
+        let [low, high] = self.action_noise;
+        if !(low >= 0.0 && high >= low && high.is_finite()) {
+            return fail(format!("action_noise = [{low}, {high}] must be an ascending pair of numbers >= 0"));
+        }
+        if self.steps[0] == 0 || self.steps[1] < self.steps[0] {
+            return fail(format!("steps = {:?} must be an ascending pair of numbers >= 1", self.steps));
+        }
+        if !(0.0..=0.9).contains(&self.play_share) {
+            return fail(format!("play_share = {} must lie in [0, 0.9]", self.play_share));
+        }
+        if self.max_steps == 0 {
+            return fail("max_steps = 0 leaves no room for an expert episode; use about 250".into());
+        }
+        Ok(())
+    }
+
+    /// Episodes of play in group `group`: as many as keep the overall share.
+    fn plays(&self, group: usize) -> usize {
+        let per_group = (usize::from(self.keep_sources) + self.replays_per_source) as f64;
+        let rate = self.play_share / (1.0 - self.play_share) * per_group;
+        ((group + 1) as f64 * rate).floor() as usize - (group as f64 * rate).floor() as usize
+    }
+
+    /// Episodes in group `group`.
+    fn group_len(&self, group: usize) -> usize {
+        usize::from(self.keep_sources) + self.replays_per_source + self.plays(group)
+    }
+
+    /// Kind and source of each episode in group `group`, in the order they are written.
+    fn contents(&self, group: usize) -> impl Iterator<Item = (Kind, u64)> {
+        let key = group as u64;
+        let expert = self.keep_sources.then_some((Kind::Expert, key));
+        let replays = (0..self.replays_per_source).map(move |_| (Kind::NoisyReplay, key));
+        let plays = (0..self.plays(group) as u64).map(move |p| (Kind::Weak, PLAY_SOURCES + key * 4096 + p));
+        expert.into_iter().chain(replays).chain(plays)
+    }
+
+    /// Episodes of the whole collection.
+    #[must_use]
+    pub fn episodes(&self) -> usize {
+        (0..self.sources).map(|g| self.group_len(g)).sum()
+    }
+}
+
+/// Collects into the store at `path`, continuing it if it exists; `progress` is called after every write.
+///
+/// # Errors
+/// When a setting makes no sense, the store cannot be written, or it holds more episodes than asked for.
+pub fn collect(
+    config: &CollectConfig,
+    path: &Path,
+    mut progress: impl FnMut(CollectProgress),
+) -> Result<CollectProgress, CollectError> {
+    config.check()?;
+    let total = config.episodes();
+    let (mut writer, done) = open(config, path)?;
+    // The first group that is not complete, and how many of its episodes are there.
+    let (mut group, mut skip) = (0, done);
+    while group < config.sources && skip >= config.group_len(group) {
+        skip -= config.group_len(group);
+        group += 1;
+    }
+    let mut now = CollectProgress { episodes: done, total, steps: 0 };
+    progress(now);
+    while group < config.sources {
+        let end = (group + BATCH).min(config.sources);
+        let made: Vec<Vec<Episode>> = (group..end).into_par_iter().map(|g| make_group(config, g)).collect();
+        for episode in made.iter().flatten().skip(skip) {
+            writer.append(episode)?;
+            now.episodes += 1;
+            now.steps += episode.rows.len() - 1;
+        }
+        (group, skip) = (end, 0);
+        progress(now);
+    }
+    writer.sync()?;
+    Ok(now)
+}
+
+/// Opens the store for appending, without the episode that a killed run left half written.
+fn open(config: &CollectConfig, path: &Path) -> Result<(StoreWriter, usize), CollectError> {
+    if !path.exists() {
+        return Ok((StoreWriter::create(path)?, 0));
+    }
+    let store = match Store::open(path) {
+        Ok(store) => store,
+        Err(_) => {
+            repair(path)?;
+            Store::open(path)?
+        }
+    };
+    let mut wanted = (0..config.sources).flat_map(|group| config.contents(group));
+    for (i, view) in store.views().enumerate() {
+        let info = view.info();
+        if wanted.next() != Some((info.kind, info.source)) || info.seed != config.seed {
+            let message = format!("episode {i} of {} is not of this collection", path.display());
+            return Err(CollectError::Config(format!("{message}; give another path or remove the file")));
+        }
+    }
+    drop(store);
+    Ok(StoreWriter::resume(path)?)
+}
+
+/// All episodes of one group, in the order they are written.
+fn make_group(config: &CollectConfig, group: usize) -> Vec<Episode> {
+    let key = group as u64;
+    let factors = Factors::default();
+    let expert = expert_episode(config, &factors, Stream::new(config.seed, "collect/expert", &[key]));
+    let make = |(i, (kind, source)): (usize, (Kind, u64))| {
+        let stream = |purpose| Stream::new(config.seed, purpose, &[key, i as u64]);
+        let rows = match kind {
+            Kind::Expert => expert.rows.clone(),
+            Kind::Weak => play_near_block(&factors, config.steps, stream("collect/play")),
+            _ => {
+                let (noise, steps) = (config.action_noise, Some(config.steps));
+                noisy_replay(&expert.rows, &factors, noise, steps, stream("collect/replay"))
+            }
+        };
+        Episode { info: EpisodeInfo { kind, source, seed: config.seed, factors }, rows, pixels: None }
+    };
+    config.contents(group).enumerate().map(make).collect()
+}
+
+/// An expert episode and how it ended.
+#[derive(Clone, Debug)]
+pub struct ExpertEpisode {
+    /// Recorded rows.
+    pub rows: Vec<Row>,
+    /// Whether the block was brought onto the target.
+    pub solved: bool,
+}
+
+/// Records the expert from a random start to a random target. An episode that fails is thrown away and drawn
+/// anew, up to three times.
+#[must_use]
+pub fn expert_episode(config: &CollectConfig, factors: &Factors, stream: Stream) -> ExpertEpisode {
+    let mut episode = expert_attempt(config, factors, stream.child(&[0]));
+    for attempt in 1..4 {
+        if episode.solved {
+            break;
+        }
+        episode = expert_attempt(config, factors, stream.child(&[attempt]));
+    }
+    episode
+}
+
+/// Records one attempt of the expert.
+#[must_use]
+pub fn expert_attempt(config: &CollectConfig, factors: &Factors, mut stream: Stream) -> ExpertEpisode {
+    let outline = Outline::of_block(factors);
+    let start = draw_start(&mut stream, &outline);
+    let target = draw_target(&mut stream, &outline);
+    let mut expert = Expert::new(config.expert, outline, target, stream.child(&[0]));
+    let mut env = placed(factors, &start);
+    let mut solved = false;
+    let rows = record(&mut env, config.max_steps, |env| {
+        solved |= expert.solved(env);
+        expert.act(env)
+    });
+    ExpertEpisode { rows, solved: solved || expert.solved(&env) }
+}
+
+/// Steps `env` with `policy` until it returns `None` or `most` steps are done; the last row has no action.
+fn record(env: &mut PushT, most: usize, mut policy: impl FnMut(&PushT) -> Option<[f32; 2]>) -> Vec<Row> {
+    let mut rows = Vec::with_capacity(most + 1);
+    loop {
+        let action = if rows.len() < most { policy(env) } else { None };
+        let (state, render) = (env.state(), env.render_state());
+        rows.push(Row { state, render, action: action.unwrap_or([f32::NAN; 2]) });
+        let Some(action) = action else { return rows };
+        env.step_f32(action);
+    }
+}
+
+/// Replays recorded rows with Gaussian noise on the actions, from a recorded state in a fresh environment.
+///
+/// Drawn per replay: the stretch (`steps` = shortest and longest; `None` replays everything), the noise's standard
+/// deviation within `noise`, its correlation from step to step, and how far the hand is drawn back to the recorded
+/// path (from not at all, where errors add up, to a full correction in every step).
+#[must_use]
+pub fn noisy_replay(
+    rows: &[Row],
+    factors: &Factors,
+    noise: [f64; 2],
+    steps: Option<[usize; 2]>,
+    mut stream: Stream,
+) -> Vec<Row> {
+    let recorded = rows.len() - 1;
+    let (mut first, mut count) = (0, recorded);
+    if let Some([shortest, longest]) = steps {
+        count = (shortest + stream.below((longest - shortest) as u64 + 1) as usize).min(recorded);
+        first = stream.below((recorded - count) as u64 + 1) as usize;
+    }
+    let std = stream.uniform(noise[0], noise[1]);
+    // Half of the replays have white noise, half a drifting hand.
+    let memory = if stream.f64() < 0.5 { 0.0 } else { stream.uniform(0.5, 0.9) };
+    let fresh = (1.0 - memory * memory).sqrt();
+    let pull = stream.uniform(0.0, 1.0);
+    let mut env = placed(factors, &rows[first].state);
+    let (mut t, mut drift) = (first, [0.0; 2]);
+    record(&mut env, count, |env| {
+        let (row, state) = (&rows[t], env.state());
+        t += 1;
+        Some([0, 1].map(|i| {
+            drift[i] = memory * drift[i] + fresh * std * stream.normal();
+            let back = pull * (row.state[i] - state[i]) / 100.0;
+            (f64::from(row.action[i]) + back + drift[i]) as f32
+        }))
+    })
+}
+
+/// Play near the block: the agent heads for random points around it, each for a few steps. With points held for
+/// one step only this is the reference's weak policy (pusht-spec section 9).
+#[must_use]
+pub fn play_near_block(factors: &Factors, steps: [usize; 2], mut stream: Stream) -> Vec<Row> {
+    let outline = Outline::of_block(factors);
+    let mut env = placed(factors, &draw_start(&mut stream, &outline));
+    let count = steps[0] + stream.below((steps[1] - steps[0]) as u64 + 1) as usize;
+    let hold = 1 + stream.below(6);
+    let pace = stream.uniform(0.4, 1.0);
+    let (mut point, mut left) = ([0.0; 2], 0);
+    record(&mut env, count, |env| {
+        let state = env.state();
+        if left == 0 {
+            let around = Pose::of_block(&state).apply([0.0, 45.0]);
+            point = around.map(|c| c + stream.uniform(-110.0, 110.0));
+            left = 1 + stream.below(hold);
+        }
+        left -= 1;
+        Some([0, 1].map(|i| ((point[i] - state[i]) / 100.0).clamp(-pace, pace) as f32))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> CollectConfig {
+        CollectConfig { sources: 4, replays_per_source: 3, play_share: 0.2, ..CollectConfig::default() }
+    }
+
+    fn run(config: &CollectConfig, path: &Path, threads: usize) -> Vec<u8> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| collect(config, path, |_| {})).unwrap();
+        std::fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn the_store_does_not_depend_on_threads_or_interruptions() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = run(&small(), &dir.path().join("one"), 1);
+        assert_eq!(whole, run(&small(), &dir.path().join("three"), 3));
+        // A run killed in the middle of an episode.
+        let cut = dir.path().join("cut");
+        std::fs::write(&cut, &whole[..whole.len() * 2 / 3]).unwrap();
+        assert_eq!(whole, run(&small(), &cut, 2));
+    }
+
+    #[test]
+    fn replays_share_their_source_and_play_has_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        run(&small(), &path, 2);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.len(), small().episodes());
+        let count = |kind| store.views().filter(|v| v.info().kind == kind).count();
+        assert_eq!((count(Kind::Expert), count(Kind::NoisyReplay), count(Kind::Weak)), (4, 12, 4));
+        for view in store.views() {
+            let info = view.info();
+            assert_eq!(info.kind == Kind::Weak, info.source >= PLAY_SOURCES);
+        }
+        let of_source = |s| store.views().filter(|v| v.info().source == s).count();
+        assert!((0..4).all(|s| of_source(s) == 4));
+    }
+
+    #[test]
+    fn a_replay_without_noise_repeats_the_recording() {
+        let factors = Factors::default();
+        let expert = expert_episode(&small(), &factors, Stream::new(5, "test", &[]));
+        let replay = noisy_replay(&expert.rows, &factors, [0.0; 2], None, Stream::new(1, "test", &[]));
+        assert_eq!(replay.len(), expert.rows.len());
+        let (a, b) = (&replay[replay.len() - 1].state, &expert.rows[expert.rows.len() - 1].state);
+        assert!((a[0] - b[0]).abs() < 1.0 && (a[3] - b[3]).abs() < 1.0, "{a:?} {b:?}");
+    }
+
+    #[test]
+    fn senseless_settings_are_named() {
+        let bad = CollectConfig { play_share: 1.5, ..small() };
+        assert!(bad.check().unwrap_err().to_string().contains("play_share"));
+        assert!(CollectConfig { env: "x".into(), ..small() }.check().is_err());
+        assert!(CollectConfig { steps: [9, 3], ..small() }.check().is_err());
+    }
+}

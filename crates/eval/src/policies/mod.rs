@@ -1,0 +1,31 @@
+//! Policies that need the true simulator: the ceiling row and the source of demonstrations.
+//!
+//! * [`oracle`]: sampling-based planning with the true dynamics and the true distance to the goal state. Its
+//!   success rate is the ceiling for every learned model on the same pairs.
+//! * [`expert`]: solves the push-to-target task from any start by simulating candidate pushes; it replaces human
+//!   demonstrations wherever data are made.
+//! * [`outline`]: the block as a set of rectangles, for contact points and for paths around it.
+
+pub mod expert;
+pub mod oracle;
+pub mod outline;
+
+use worldbench_env::{Factors, PushT, PushTConfig};
+
+pub use expert::{Expert, ExpertConfig, Style};
+pub use oracle::{Oracle, OracleConfig};
+
+/// A fresh environment with relative actions, placed in `state` (which must be finite, as recorded states are).
+#[must_use]
+pub fn placed(factors: &Factors, state: &[f64; 7]) -> PushT {
+    let mut env = PushT::new(factors, PushTConfig::default());
+    place(&mut env, state);
+    env
+}
+
+/// Places a copy of the environment in `state`, which must be finite.
+pub(crate) fn place(env: &mut PushT, state: &[f64; 7]) {
+    // The only faults `set_state` knows are a wrong length and values that are not finite.
+    let placed = env.set_state(state);
+    debug_assert!(placed.is_ok(), "{placed:?}");
+}
