@@ -62,6 +62,9 @@ pub enum EvalError {
         /// What is wrong and what to do.
         message: String,
     },
+    /// The environment refused a state.
+    #[error(transparent)]
+    Environment(#[from] worldbench_env::EnvError),
     /// Options that make no sense.
     #[error("{0}")]
     Options(String),

@@ -6,6 +6,7 @@
 use std::{f64::consts::TAU, path::Path};
 
 use serde::{Deserialize, Serialize};
+use worldbench_env::push_t::angle_error;
 
 use crate::EvalError;
 
@@ -52,13 +53,6 @@ pub struct Manifest {
 pub fn block_moved(start: &[f64; 7], goal: &[f64; 7]) -> bool {
     let distance = (goal[2] - start[2]).hypot(goal[3] - start[3]);
     distance > MOVED_PX || angle_error(start[4], goal[4], TAU) > MOVED_DEGREES.to_radians()
-}
-
-/// Angle between `a` and `b` modulo `symmetry`, in `[0, symmetry / 2]` (rad).
-#[must_use]
-pub fn angle_error(a: f64, b: f64, symmetry: f64) -> f64 {
-    let d = (a - b).abs() % symmetry;
-    d.min(symmetry - d)
 }
 
 impl Pair {

@@ -1,11 +1,11 @@
-//! What a policy sees and returns, and the baseline policies that need no planner.
+//! What a policy sees and returns.
 //!
 //! A [`Policy`] is shared by all episodes; [`Policy::begin`] makes one [`EpisodePolicy`] per episode, which owns
 //! that episode's random stream and plan. Nothing flows from one episode to another, so results depend neither
 //! on the number of threads nor on the order of episodes.
 
 use worldbench_core::Stream;
-use worldbench_env::push_t::{Factors, PushT, RenderState};
+use worldbench_env::{Factors, PushT, RenderState};
 
 use crate::{EvalError, Pair};
 
@@ -36,7 +36,6 @@ pub struct Goal {
 }
 
 /// What a policy is given when an episode begins.
-#[derive(Debug)]
 pub struct EpisodeContext<'a> {
     /// Index of the pair in its manifest.
     pub index: usize,
@@ -50,7 +49,7 @@ pub struct EpisodeContext<'a> {
     pub goal: &'a Goal,
     /// A copy of the environment as it stands, for policies that plan on the true simulator.
     pub env: PushT,
-    /// Random stream keyed by (seed, index).
+    /// Random stream keyed by (seed, index); take a [`Stream::child`] per purpose.
     pub stream: Stream,
 }
 

@@ -58,17 +58,19 @@ mod tests {
 
     #[test]
     fn wilson_matches_known_values() {
-        // Closed forms at the ends; the others as statsmodels' proportion_confint(method="wilson") gives them.
+        // Newcombe 1998 (Statistics in Medicine 17, 857-872), table I, method 3; four decimals.
         for (k, n, low, high) in [
-            (0, 10, 0.0, 0.277_532_8),
-            (10, 10, 0.722_467_2, 1.0),
-            (5, 10, 0.236_593_1, 0.763_406_9),
-            (81, 263, 0.255_282, 0.366_172),
-            (1, 50, 0.003_539_3, 0.104_954_7),
+            (81, 263, 0.2553, 0.3662),
+            (15, 148, 0.0624, 0.1605),
+            (0, 20, 0.0, 0.1611),
+            (1, 29, 0.0061, 0.1718),
         ] {
             let got = wilson(k, n);
-            assert!((got.low - low).abs() < 2e-5 && (got.high - high).abs() < 2e-5, "{k}/{n}: {got:?}");
+            assert!((got.low - low).abs() < 6e-5 && (got.high - high).abs() < 6e-5, "{k}/{n}: {got:?}");
         }
+        // Without a success the upper end is z² / (n + z²).
+        let z2 = Z95 * Z95;
+        assert!((wilson(0, 10).high - z2 / (10.0 + z2)).abs() < 1e-15);
         assert_eq!(wilson(0, 0), Interval { low: 0.0, high: 1.0 });
     }
 

@@ -1,0 +1,244 @@
+//! The benchmark page as Markdown.
+//!
+//! One section per system in a fixed order, whether it is built or not, so that the page always says what is
+//! missing. It is made from the rows alone and can be written again after every one of them.
+
+use std::{collections::BTreeSet, fmt::Write, path::Path};
+
+use crate::{
+    EvalError, RowResult, System,
+    rows::seconds,
+    sections::{FURTHER, INVERSE_Q, MAIN, Section},
+};
+
+const BUDGET_NOTE: &str = "The budget is fixed at 50 environment steps, unlike the unlimited budget of the original \
+    paper: numbers on this page and in the paper are not comparable.";
+
+/// The page made from `rows`; `notes` go below the summary (machine, data, date of the run ...).
+#[must_use]
+pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
+    let mut out = String::from("# Baseline\n\nOverview & benchmarking of baseline world models\n");
+    for note in notes {
+        push(&mut out, format_args!("\n{note}\n"));
+    }
+    overview(&mut out, rows);
+    for section in MAIN {
+        section_text(&mut out, section, rows, "##");
+    }
+    out.push_str(
+        "\n## Inverse Q-Learning\n\nThe name is read in two ways, and both are here: *inverse* Q-learning, which \
+         recovers a Q-function from demonstrations alone (IQ-Learn), and *implicit* Q-learning, which learns values \
+         offline by expectile regression (GCIQL, and GCIVL without a Q-function).\n",
+    );
+    for section in INVERSE_Q {
+        section_text(&mut out, section, rows, "###");
+    }
+    for section in FURTHER {
+        section_text(&mut out, section, rows, "##");
+    }
+    reference_section(&mut out, rows);
+    commands(&mut out, rows);
+    out
+}
+
+/// Writes the page to `path` in one rename.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_markdown(path: &Path, rows: &[RowResult], notes: &[String]) -> Result<(), EvalError> {
+    crate::runner::write_atomic(path, markdown(rows, notes).as_bytes())
+}
+
+/// Appends formatted text; writing to a string cannot fail.
+fn push(out: &mut String, text: std::fmt::Arguments) {
+    let _ = out.write_fmt(text);
+}
+
+fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: &str) {
+    push(out, format_args!("\n{level} {}\n\n{}\n", section.title, section.about));
+    push(
+        out,
+        format_args!("\n{level}# Training objective\n\n$${}$$\n\n{}\n", section.formula, section.symbols),
+    );
+    push(out, format_args!("\n{level}# Benchmark\n\n{BUDGET_NOTE}\n\n"));
+    let own: Vec<&RowResult> = rows.iter().filter(|row| row.system == section.system).collect();
+    if own.is_empty() {
+        out.push_str("No row: this system is not built yet, or its cell has not been run.\n");
+        return;
+    }
+    out.push_str(
+        "| Environment | Success rate [95 % interval], n | Block-moved | Floor / ceiling | Checkpoint |\n\
+         |---|---|---|---|---|\n",
+    );
+    for row in own {
+        let checkpoint = match &row.checkpoint {
+            Some(path) => format!("[{}]({})", cell(path), path.replace(' ', "%20")),
+            None => "none".into(),
+        };
+        push(
+            out,
+            format_args!(
+                "| {}{} | {} | {} | {} | {checkpoint} |\n",
+                environment_link(&row.environment),
+                cell(&details(row)),
+                row.score.all.text(),
+                row.score.block_moved.text(),
+                bounds(row, rows),
+            ),
+        );
+    }
+}
+
+/// What tells a row of a system from its others: `, MPPI, compact`.
+fn details(row: &RowResult) -> String {
+    [&row.planner, &row.variant]
+        .iter()
+        .filter(|text| !text.is_empty())
+        .map(|text| format!(", {text}"))
+        .collect()
+}
+
+/// Link to the environment's page: dynamics, success rule, factors.
+fn environment_link(environment: &str) -> String {
+    let name = match environment {
+        "push_t" => "Push-T",
+        "two_room" => "Two-Room",
+        other => other,
+    };
+    format!("[{}](docs/envs/{environment}.md)", cell(name))
+}
+
+/// Random floor and oracle ceiling on the same pairs.
+fn bounds(row: &RowResult, rows: &[RowResult]) -> String {
+    let rate = |system| {
+        let found = rows.iter().find(|other| other.system == system && other.comparable(row));
+        found.map_or_else(|| "not run".to_string(), |other| format!("{:.1} %", 100.0 * other.score.all.rate))
+    };
+    format!("{} / {}", rate(System::Random), rate(System::Oracle))
+}
+
+/// All rows in one table, yardsticks first.
+fn overview(out: &mut String, rows: &[RowResult]) {
+    if rows.is_empty() {
+        out.push_str("\nNo row has been run yet.\n");
+        return;
+    }
+    out.push_str(
+        "\n| Row | Environment | Success rate [95 % interval], n | Block-moved | Seconds per plan | Protocol |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for row in sorted(rows) {
+        push(
+            out,
+            format_args!(
+                "| {} | {} | {} | {} | {} | {}, {}, `{}` |\n",
+                cell(&row.label()),
+                environment_link(&row.environment),
+                row.score.all.text(),
+                row.score.block_moved.text(),
+                seconds(row.score.seconds_per_plan),
+                cell(&row.protocol),
+                cell(&row.split),
+                row.protocol_hash,
+            ),
+        );
+    }
+}
+
+fn reference_section(out: &mut String, rows: &[RowResult]) {
+    out.push_str(
+        "\n## How to read the numbers\n\n\
+         * The interval is Wilson's 95 % score interval over the n episodes.\n\
+         * *Block-moved* counts only the pairs whose block moves more than 10 px or 10 degrees; the others are won \
+         by moving the agent alone.\n\
+         * Floor: *random*, uniform actions. Ceiling: *oracle*, planning with the true simulator and the true \
+         distance on the same pairs. *No-op* does nothing; *data replay* repeats the recorded actions and shows \
+         that the pairs can be solved; *weak* is the collection policy, which sees the block's pose.\n\
+         * Rows with equal protocol hashes were run on the same pairs under the same rules.\n",
+    );
+    let hashes: BTreeSet<&str> = rows.iter().map(|row| row.protocol_hash.as_str()).collect();
+    if hashes.len() > 1 {
+        push(
+            out,
+            format_args!(
+                "* This page holds rows of {} protocol hashes; compare within one only.\n",
+                hashes.len()
+            ),
+        );
+    }
+}
+
+fn commands(out: &mut String, rows: &[RowResult]) {
+    if rows.is_empty() {
+        return;
+    }
+    out.push_str("\n## Commands\n\n");
+    for row in sorted(rows) {
+        push(
+            out,
+            format_args!("* {} (seed {}): `{}`\n", row.label(), row.seed, row.command.replace('`', "'")),
+        );
+        for note in &row.notes {
+            push(out, format_args!("  * {note}\n"));
+        }
+    }
+}
+
+fn sorted(rows: &[RowResult]) -> Vec<&RowResult> {
+    let mut sorted: Vec<&RowResult> = rows.iter().collect();
+    sorted.sort_by_key(|row| row.system);
+    sorted
+}
+
+/// Text that cannot break out of its table cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::tests::row;
+
+    #[test]
+    fn the_page_has_every_section_in_order() {
+        let page = markdown(&[], &[]);
+        let mut from = 0;
+        for title in [
+            "# Baseline\n",
+            "## DINO World-Model\n",
+            "## Planning with Latent Dynamics Model\n",
+            "## Goal-Conditioned Behavioural Cloning\n",
+            "## Inverse Q-Learning\n",
+            "### IQ-Learn\n",
+            "### GCIQL\n",
+            "### GCIVL\n",
+        ] {
+            let at = page[from..].find(title).unwrap_or_else(|| panic!("{title} missing or out of order"));
+            from += at;
+        }
+        assert_eq!(page.matches("not built yet").count(), 7);
+        assert!(page.contains("No row has been run yet"));
+    }
+
+    #[test]
+    fn rows_show_interval_bounds_and_checkpoint() {
+        let mut pldm = row(System::Pldm, 129);
+        pldm.planner = "MPPI".into();
+        pldm.variant = "a|b".into();
+        pldm.checkpoint = Some("runs/pldm compact".into());
+        pldm.notes = vec!["trained on expert data".into()];
+        let mut elsewhere = row(System::Oracle, 200);
+        elsewhere.protocol_hash = "other".into();
+        let page = markdown(&[pldm.clone(), elsewhere, row(System::Random, 4)], &["Run on 2 cores.".into()]);
+        assert!(page.contains("64.5 % [57.7, 70.8], n = 200"), "{page}");
+        assert!(page.contains("| 2.0 % / not run |"), "{page}");
+        for part in
+            ["Run on 2 cores.", "(runs/pldm%20compact)", "a\\|b", "docs/envs/push_t.md", "expert data"]
+        {
+            assert!(page.contains(part), "{part} missing in\n{page}");
+        }
+        let page = markdown(&[pldm, row(System::Oracle, 198), row(System::Random, 4)], &[]);
+        assert!(page.contains("| 2.0 % / 99.0 % |"), "{page}");
+    }
+}
