@@ -9,10 +9,13 @@
 //! how often a run was interrupted.
 
 pub mod baselines;
+pub mod collect;
 pub mod gif;
+pub mod held_out;
 pub mod manifest;
 pub mod outcome;
 pub mod plot;
+pub mod policies;
 pub mod policy;
 pub mod protocol;
 pub mod report;
@@ -25,7 +28,9 @@ mod font;
 mod sections;
 
 pub use baselines::Baseline;
+pub use collect::{CollectConfig, CollectError, CollectProgress, collect};
 pub use error::EvalError;
+pub use held_out::{HeldOutConfig, make_pairs};
 pub use manifest::{Manifest, Pair};
 pub use outcome::{EpisodeOutcome, Score};
 pub use policy::{EpisodeContext, EpisodePolicy, Goal, Observation, Policy};
