@@ -5,6 +5,7 @@
 //! renders batches of clips on background threads.
 
 pub mod formats;
+pub mod perf;
 pub mod store;
 
 mod episode;

@@ -192,8 +192,8 @@ fn recover(index: i64, frames: &[Recorded], path: &Path) -> Result<(Episode, f64
     let mut rows = Vec::with_capacity(frames.len() + 1);
     for (i, frame) in frames.iter().enumerate() {
         let agent = world.agent();
-        for k in 0..2 {
-            agent_error = agent_error.max((agent[k] - f64::from(frame.agent[k])).abs());
+        for (simulated, recorded) in agent.iter().zip(frame.agent) {
+            agent_error = agent_error.max((simulated - f64::from(recorded)).abs());
         }
         if let Some(previous) = i.checked_sub(1) {
             let error = (world.reward() - f64::from(frames[previous].next_reward)).abs();
