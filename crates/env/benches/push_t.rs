@@ -1,4 +1,5 @@
 //! Control steps of contact-rich Push-T play on one thread, without rendering.
+#![allow(missing_docs)] // The macro below makes a public function without one.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

@@ -52,7 +52,7 @@ impl ContactPlay {
         let noise = self.actions[self.at % self.actions.len()];
         self.at += 1;
         let s = self.env.state();
-        if self.at % 200 == 0 || !(20.0..492.0).contains(&s[2]) || !(20.0..492.0).contains(&s[3]) {
+        if self.at.is_multiple_of(200) || !(20.0..492.0).contains(&s[2]) || !(20.0..492.0).contains(&s[3]) {
             self.restart();
         }
         let toward: [f32; 2] = std::array::from_fn(|k| {

@@ -4,15 +4,19 @@
 //! Work is skipped only where its result would be the same bits. The state is a few flat arrays, so that a
 //! planner can clone a world and go on from there.
 
+mod body;
+mod collider;
 mod narrow;
 mod solver;
 mod tree;
 mod vec;
 
-use crate::geometry::{Geometry, Vec2};
-use narrow::{Edge, Line, Manifold, Outline};
+use crate::geometry::Vec2;
+pub use body::{Body, BodySpec};
+use collider::{Collider, Kind, WALLS};
+use narrow::{Line, Manifold, Outline};
 use tree::{MAX_LEAVES, Tree};
-use vec::{Aabb, add, dot, neg, normalize, rperp, scale, sub};
+use vec::{add, neg, scale, sub};
 
 /// Length of a physics step in seconds.
 pub const DT: f64 = 0.01;
@@ -20,213 +24,12 @@ pub const DT: f64 = 0.01;
 const PERSISTENCE: u32 = 3;
 /// 9 agent-block, 12 agent-wall and 12 block-wall pairs.
 const MAX_PAIRS: usize = 33;
-const WALL_RADIUS: f64 = 2.0;
-const WALLS: [[Vec2; 2]; 4] = [
-    [[5.0, 506.0], [5.0, 5.0]],
-    [[5.0, 5.0], [506.0, 5.0]],
-    [[506.0, 5.0], [506.0, 506.0]],
-    [[5.0, 506.0], [506.0, 506.0]],
-];
-
 /// Index of the static body, which holds the walls.
 pub const STATIC: usize = 0;
 /// Index of the agent.
 pub const AGENT: usize = 1;
 /// Index of the block.
 pub const BLOCK: usize = 2;
-
-/// A rigid body.
-#[derive(Clone, Copy, Debug)]
-pub struct Body {
-    /// Position of the centre of gravity, pixels.
-    pub p: Vec2,
-    /// Raw angle, radians.
-    pub angle: f64,
-    /// Velocity, pixels per second.
-    pub v: Vec2,
-    /// Angular velocity, radians per second.
-    pub w: f64,
-    bias_v: Vec2,
-    bias_w: f64,
-    inverse_mass: f64,
-    inverse_moment: f64,
-    cog: Vec2,
-    cos: f64,
-    sin: f64,
-    /// Body origin, the translation of the cached transform.
-    origin: Vec2,
-    /// Has finite mass.
-    movable: bool,
-    /// The pose was set by hand since the shapes were last placed.
-    stale: bool,
-}
-
-impl Body {
-    fn new(cog: Vec2, mass: f64, moment: f64) -> Self {
-        let movable = mass.is_finite();
-        Self {
-            p: [0.0; 2],
-            angle: 0.0,
-            v: [0.0; 2],
-            w: 0.0,
-            bias_v: [0.0; 2],
-            bias_w: 0.0,
-            inverse_mass: 1.0 / mass,
-            inverse_moment: if movable { 1.0 / moment } else { 0.0 },
-            cog,
-            cos: 1.0,
-            sin: 0.0,
-            origin: [0.0; 2],
-            movable,
-            stale: true,
-        }
-    }
-
-    fn place(&mut self) {
-        let (c, n, cog) = (self.cos, self.sin, self.cog);
-        self.origin = [self.p[0] - (cog[0] * c - cog[1] * n), self.p[1] - (cog[0] * n + cog[1] * c)];
-    }
-
-    /// Body origin (not the centre of gravity), pixels.
-    #[must_use]
-    pub fn origin(&self) -> Vec2 {
-        self.origin
-    }
-
-    /// Puts the body origin at `position`, keeping the angle.
-    pub fn set_position(&mut self, position: Vec2) {
-        let (c, n, cog) = (self.cos, self.sin, self.cog);
-        self.p = [c * cog[0] + (-n) * cog[1] + position[0], n * cog[0] + c * cog[1] + position[1]];
-        self.place();
-        self.stale = true;
-    }
-
-    /// Turns the body about its centre of gravity to `angle`; the origin moves.
-    pub fn set_angle(&mut self, angle: f64) {
-        self.angle = angle;
-        self.cos = angle.cos();
-        self.sin = angle.sin();
-        self.place();
-        self.stale = true;
-    }
-
-    /// Moves the pose on by one step and drops the bias velocities; returns whether it changed.
-    #[inline]
-    fn advance(&mut self) -> bool {
-        let still = self.v == [0.0; 2] && self.w == 0.0 && self.bias_v == [0.0; 2] && self.bias_w == 0.0;
-        if still {
-            return std::mem::take(&mut self.stale);
-        }
-        self.p = add(self.p, scale(add(self.v, self.bias_v), DT));
-        let angle = self.angle + (self.w + self.bias_w) * DT;
-        if angle != self.angle {
-            self.angle = angle;
-            self.cos = angle.cos();
-            self.sin = angle.sin();
-        }
-        self.place();
-        self.bias_v = [0.0; 2];
-        self.bias_w = 0.0;
-        self.stale = false;
-        true
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Kind {
-    Circle,
-    Segment,
-    Polygon,
-}
-
-/// A collision shape: ids 0 to 3 are the walls, then the agent's shapes, then the block's.
-#[derive(Clone, Copy)]
-struct Collider {
-    kind: Kind,
-    body: u8,
-    radius: f64,
-    /// Body-frame vertices and outward normals (normal i belongs to the edge from vertex i-1 to i).
-    local: [Vec2; 4],
-    normals: [Vec2; 4],
-    /// World vertices; a circle's centre is the first, a segment's ends are the first two.
-    world: [Vec2; 4],
-    bb: Aabb,
-}
-
-impl Collider {
-    fn polygon(body: usize, local: [Vec2; 4]) -> Self {
-        let normals = std::array::from_fn(|i| normalize(rperp(sub(local[i], local[(i + 3) % 4]))));
-        let bb = Aabb::EMPTY;
-        Self { kind: Kind::Polygon, body: body as u8, radius: 0.0, local, normals, world: local, bb }
-    }
-
-    fn circle(radius: f64) -> Self {
-        Self { kind: Kind::Circle, radius, ..Self::polygon(AGENT, [[0.0; 2]; 4]) }
-    }
-
-    fn wall([a, b]: [Vec2; 2]) -> Self {
-        let direction = scale(sub(b, a), 1.0 / (dot(sub(b, a), sub(b, a)).sqrt() + vec::TINY));
-        let mut wall = Self::polygon(STATIC, [a, b, a, b]);
-        wall.kind = Kind::Segment;
-        wall.radius = WALL_RADIUS;
-        wall.normals = [rperp(direction); 4];
-        wall.bound();
-        wall
-    }
-
-    /// Recomputes world vertices and box from the body's transform.
-    fn place(&mut self, body: &Body) {
-        let (c, n, [tx, ty]) = (body.cos, body.sin, body.origin);
-        if self.kind == Kind::Circle {
-            self.world[0] = [tx, ty];
-            let r = self.radius;
-            self.bb = Aabb { l: tx - r, b: ty - r, r: tx + r, t: ty + r };
-            return;
-        }
-        for (world, q) in self.world.iter_mut().zip(&self.local) {
-            *world = [c * q[0] + (-n) * q[1] + tx, n * q[0] + c * q[1] + ty];
-        }
-        self.bound();
-    }
-
-    fn bound(&mut self) {
-        let [v0, rest @ ..] = &self.world;
-        let (mut l, mut b, mut r, mut t) = (v0[0], v0[1], v0[0], v0[1]);
-        for v in rest {
-            l = vec::min(l, v[0]);
-            r = vec::max(r, v[0]);
-            b = vec::min(b, v[1]);
-            t = vec::max(t, v[1]);
-        }
-        let radius = self.radius;
-        self.bb = Aabb { l: l - radius, b: b - radius, r: r + radius, t: t + radius };
-    }
-
-    /// The polygon's edge that faces direction `u`.
-    fn polygon_edge(&self, body: &Body, u: Vec2) -> Edge {
-        use narrow::Core;
-        let i = usize::from(Outline(&self.world).support(u));
-        let (before, after) = ((i + 3) % 4, (i + 1) % 4);
-        let (c, n) = (body.cos, body.sin);
-        let facing = |k: usize| {
-            let q = self.normals[k];
-            dot(u, [c * q[0] + (-n) * q[1], n * q[0] + c * q[1]])
-        };
-        let [first, second] = if facing(i) > facing(after) { [before, i] } else { [i, after] };
-        let points = [self.world[first], self.world[second]];
-        Edge { points, index: [first as u8, second as u8], radius: self.radius }
-    }
-
-    /// The wall's two ends in the order that faces direction `u`.
-    fn segment_edge(&self, u: Vec2) -> Edge {
-        let (a, b) = (self.world[0], self.world[1]);
-        if dot(self.normals[0], u) > 0.0 {
-            Edge { points: [a, b], index: [0, 1], radius: self.radius }
-        } else {
-            Edge { points: [b, a], index: [1, 0], radius: self.radius }
-        }
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Status {
@@ -311,29 +114,6 @@ pub struct World {
     stamp: u32,
     contact_count: u64,
     damping_per_step: f64,
-}
-
-/// Start pose and form of one body.
-#[derive(Clone, Copy, Debug)]
-pub struct BodySpec {
-    /// Shapes and mass properties.
-    pub geometry: Geometry,
-    /// Position given to the body, pixels.
-    pub position: Vec2,
-    /// Angle given after the position, radians.
-    pub angle: f64,
-}
-
-impl BodySpec {
-    fn body(&self, cog: Vec2) -> Body {
-        let g = &self.geometry;
-        let mass = if g.parts().is_empty() { f64::INFINITY } else { 1.0 };
-        let mut body = Body::new(cog, mass, g.moment);
-        // Position before angle: the reference's order, which leaves the origin off its mark.
-        body.set_position(self.position);
-        body.set_angle(self.angle);
-        body
-    }
 }
 
 impl World {
