@@ -56,7 +56,7 @@ impl Plot {
         let (width, height) = (width.max(64), height.max(64));
         let mut frame = Frame::new(width, height);
         frame.data.fill(255);
-        let y_ticks = ticks(self.y_range.unwrap_or_else(|| self.extent(|p| p.1, true)));
+        let y_ticks = ticks(self.y_range.unwrap_or_else(|| headroom(self.extent(|p| p.1, true))));
         let x_ticks = ticks(self.x_range.unwrap_or_else(|| self.extent(|p| p.0, false)));
         let labels: Vec<String> = y_ticks.values.iter().map(|&v| number(v, y_ticks.step)).collect();
         let widest = labels.iter().map(String::len).max().unwrap_or(0);
@@ -106,7 +106,12 @@ impl Plot {
                 }
             }
             let left = area.right.saturating_sub(series.name.chars().count() * font::ADVANCE);
-            text(frame, left, area.top + 2 + i * (font::HEIGHT + 3), &series.name, colour);
+            let top = area.top + 2 + i * (font::HEIGHT + 3);
+            // A white ground keeps the name readable where a curve passes.
+            (top - 1..=top + font::HEIGHT).for_each(|y| {
+                line(frame, (left as f64 - 1.0, y as f64), (area.right as f64, y as f64), [255; 3]);
+            });
+            text(frame, left, top, &series.name, colour);
         }
     }
 
@@ -143,6 +148,11 @@ struct Ticks {
     values: Vec<f64>,
     step: f64,
     ends: (f64, f64),
+}
+
+/// Room above the highest curve, so that it does not run along the frame.
+fn headroom((low, high): (f64, f64)) -> (f64, f64) {
+    (low, high + 0.08 * (high - low))
 }
 
 /// Round tick values (1, 2 or 5 times a power of ten apart, about four of them).

@@ -162,7 +162,7 @@ impl Protocol {
         let error = |message: String| EvalError::Manifest { name: manifest.split.clone(), message };
         manifest.verify(&manifest.split)?;
         if manifest.pairs.is_empty() {
-            return Err(error("holds no pairs; make it with `worldbench collect --manifest`".into()));
+            return Err(error("holds no pairs; give a manifest that has some".into()));
         }
         if manifest.environment != self.environment {
             return Err(error(format!(
