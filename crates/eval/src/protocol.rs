@@ -11,6 +11,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use worldbench_core::{config::nearest, numpy::Pcg64};
+use worldbench_data::Store;
+use worldbench_env::Factors;
 
 use crate::{EvalError, Manifest, Pair};
 
@@ -269,6 +271,29 @@ impl Protocol {
             pairs,
         })
     }
+
+    /// [`Protocol::select`] on a store.
+    ///
+    /// # Errors
+    /// As there, and when the scene differs from the one that episodes are run in.
+    pub fn select_from(&self, store: &Store) -> Result<Manifest, EvalError> {
+        let name = store.path().display().to_string();
+        let lengths: Vec<usize> = store.views().map(|view| view.len()).collect();
+        self.select(&name, &lengths, |episode| {
+            let view = store.view(episode).map_err(|e| e.to_string())?;
+            same_scene(&view.info().factors)?;
+            Ok::<_, String>((0..view.len()).map(|row| (view.state(row), view.action(row))).unzip())
+        })
+    }
+}
+
+/// A pair holds states only; its episode runs with the default bodies.
+fn same_scene(factors: &Factors) -> Result<(), String> {
+    let bodies = |f: &Factors| (f.agent_shape, f.agent_scale, f.block_shape, f.block_scale);
+    if bodies(factors) == bodies(&Factors::default()) {
+        return Ok(());
+    }
+    Err("has other shapes or scales than the default scene, in which pairs are run; give default data".into())
 }
 
 fn unknown(name: &str) -> EvalError {
