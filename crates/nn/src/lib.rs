@@ -6,8 +6,10 @@
 //! order, so that the optimiser, the global gradient norm, checkpoints and the planning kernels each see plain
 //! slices: bit-identical resume follows from writing down these slices.
 
+mod attention_grad;
 pub mod blocks;
 pub mod device;
+mod fused;
 pub mod norm;
 pub mod ops;
 pub mod optim;

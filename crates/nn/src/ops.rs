@@ -1,58 +1,176 @@
-//! The tensor operations that models are made of.
+//! The tensor operations that models are made of: fused on the CPU, composed of Burn's own elsewhere.
 
 use burn::tensor::{Tensor, activation};
+
+use crate::fused::{self, input};
 
 /// The exact Gaussian error linear unit, `x * Phi(x)` (Hendrycks and Gimpel 2016).
 #[must_use]
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu(x)
+    fused::run(fused::Gelu, [input(&x)]).unwrap_or_else(|| activation::gelu(x))
 }
 
 /// `x W^T + b` over the last dimension of `x`, with `weight` as (out, in).
 #[must_use]
 pub fn linear<const D: usize>(x: Tensor<D>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<D> {
-    let mut shape = x.dims();
-    let [outputs, inputs] = weight.dims();
-    let rows = shape[..D - 1].iter().product::<usize>();
-    let mut y = x.reshape([rows, inputs]).matmul(weight.clone().transpose()); // [rows, out]
     if let Some(bias) = bias {
-        y = y + bias.clone().reshape([1, outputs]);
+        let inputs = [input(&x), input(weight), input(bias)];
+        if let Some(y) = fused::run(fused::Linear, inputs) {
+            return y;
+        }
     }
-    shape[D - 1] = outputs;
-    y.reshape(shape)
+    plain::linear(x, weight, bias)
 }
 
 /// Layer normalisation over the last dimension (Ba et al. 2016) without affine part; biased variance.
 #[must_use]
 pub fn normalise<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
-    let mean = x.clone().mean_dim(D - 1);
-    let centred = x - mean;
-    let variance = (centred.clone() * centred.clone()).mean_dim(D - 1);
-    centred / (variance + eps).sqrt()
+    let op = fused::Normalise { eps: eps as f32 };
+    fused::run(op, [input(&x)]).unwrap_or_else(|| plain::normalise(x, eps))
 }
 
 /// Layer normalisation with weight and bias over the last dimension.
 #[must_use]
 pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, bias: &Tensor<1>, eps: f64) -> Tensor<D> {
-    normalise(x, eps) * weight.clone().unsqueeze() + bias.clone().unsqueeze()
+    let op = fused::LayerNorm { eps: eps as f32 };
+    let inputs = [input(&x), input(weight), input(bias)];
+    fused::run(op, inputs)
+        .unwrap_or_else(|| plain::normalise(x, eps) * weight.clone().unsqueeze() + bias.clone().unsqueeze())
 }
 
-/// Scaled dot-product attention, `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017), before any dropout.
+/// Scaled dot-product attention, `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017).
 ///
-/// All three are `[B, heads, T, d]`. `mask` is added to the scores, `[1, 1, T, T]`. `drop` acts on the
-/// probabilities.
+/// All three are `[B, T, heads * d]`, heads side by side, and so is the result. With `causal` no position sees a
+/// later one.
 #[must_use]
-pub fn attention(
-    q: Tensor<4>,
-    k: Tensor<4>,
-    v: Tensor<4>,
-    mask: Option<Tensor<4>>,
-    drop: impl FnOnce(Tensor<4>) -> Tensor<4>,
-) -> Tensor<4> {
-    let scale = 1.0 / (q.dims()[3] as f64).sqrt();
-    let mut scores = (q * scale).matmul(k.swap_dims(2, 3)); // [B, heads, T, T]
-    if let Some(mask) = mask {
-        scores = scores + mask;
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+    let inputs = [input(&q), input(&k), input(&v)];
+    fused::run(fused::Heads { heads, causal }, inputs)
+        .unwrap_or_else(|| plain::attention(q, k, v, heads, causal, |p| p))
+}
+
+/// The same operations composed of Burn's own, for every device.
+pub mod plain {
+    use super::{Tensor, activation};
+    use crate::params::from_vec;
+
+    /// As [`super::linear`].
+    #[must_use]
+    pub fn linear<const D: usize>(x: Tensor<D>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<D> {
+        let mut shape = x.dims();
+        let [outputs, inputs] = weight.dims();
+        let rows = shape[..D - 1].iter().product::<usize>();
+        let mut y = x.reshape([rows, inputs]).matmul(weight.clone().transpose()); // [rows, out]
+        if let Some(bias) = bias {
+            y = y + bias.clone().reshape([1, outputs]);
+        }
+        shape[D - 1] = outputs;
+        y.reshape(shape)
     }
-    drop(activation::softmax(scores, 3)).matmul(v) // [B, heads, T, d]
+
+    /// As [`super::normalise`].
+    #[must_use]
+    pub fn normalise<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
+        let mean = x.clone().mean_dim(D - 1);
+        let centred = x - mean;
+        let variance = (centred.clone() * centred.clone()).mean_dim(D - 1);
+        centred / (variance + eps).sqrt()
+    }
+
+    /// As [`super::attention`]; `drop` acts on the probabilities `[B, heads, T, T]`.
+    #[must_use]
+    pub fn attention(
+        q: Tensor<3>,
+        k: Tensor<3>,
+        v: Tensor<3>,
+        heads: usize,
+        causal: bool,
+        drop: impl FnOnce(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<3> {
+        let [batch, tokens, width] = q.dims();
+        let split = |x: Tensor<3>| x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2);
+        let scale = 1.0 / ((width / heads) as f64).sqrt();
+        let mut scores = (split(q) * scale).matmul(split(k).swap_dims(2, 3)); // [B, heads, T, T]
+        if causal {
+            let device = scores.device();
+            scores = scores + causal_mask(tokens, &device);
+        }
+        let mixed = drop(activation::softmax(scores, 3)).matmul(split(v)); // [B, heads, T, d]
+        mixed.swap_dims(1, 2).reshape([batch, tokens, width])
+    }
+
+    /// 0 where a position may look (itself and the past), a large negative number elsewhere; `[1, 1, T, T]`.
+    fn causal_mask(tokens: usize, device: &burn::tensor::Device) -> Tensor<4> {
+        let entry = |i: usize| if i % tokens <= i / tokens { 0.0 } else { -1e30 };
+        from_vec((0..tokens * tokens).map(entry).collect(), [1, 1, tokens, tokens], device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::{from_vec, to_vec};
+    use worldbench_core::Stream;
+
+    fn leaf<const D: usize>(shape: [usize; D], key: u64) -> Tensor<D> {
+        let mut values = vec![0.0; shape.iter().product()];
+        Stream::new(1, "ops", &[key]).fill_normal(&mut values);
+        from_vec(values, shape, &crate::device("cpu").unwrap()).require_grad()
+    }
+
+    /// Output of `f`, and the gradients of a weighted sum of it, for three inputs.
+    fn run<const A: usize, const B: usize, const C: usize>(
+        a: Tensor<A>,
+        b: Tensor<B>,
+        c: Tensor<C>,
+        f: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<3>,
+    ) -> [Vec<f32>; 4] {
+        let y = f(a.clone(), b.clone(), c.clone());
+        let weights = leaf(y.dims(), 9).detach();
+        let mut gradients = (y.clone() * weights).sum().backward();
+        [
+            to_vec(y).unwrap(),
+            a.grad_remove(&mut gradients).map_or(vec![], |g| to_vec(g).unwrap()),
+            b.grad_remove(&mut gradients).map_or(vec![], |g| to_vec(g).unwrap()),
+            c.grad_remove(&mut gradients).map_or(vec![], |g| to_vec(g).unwrap()),
+        ]
+    }
+
+    fn same(fused: &[Vec<f32>; 4], plain: &[Vec<f32>; 4]) {
+        for (part, (a, b)) in fused.iter().zip(plain).enumerate() {
+            assert_eq!(a.len(), b.len(), "part {part}");
+            let scale = b.iter().fold(1.0f32, |max, v| max.max(v.abs()));
+            let error = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(error <= 4e-6 * scale, "part {part}: error {error} at scale {scale}");
+        }
+    }
+
+    #[test]
+    fn fused_operations_equal_plain_ones_in_value_and_gradient() {
+        let (x, w, b) = (leaf([5, 70, 24], 1), leaf([17, 24], 2), leaf([17], 3));
+        let fused = run(x.clone(), w.clone(), b.clone(), |x, w, b| linear(x, &w, Some(&b)));
+        same(&fused, &run(x.clone(), w.clone(), b.clone(), |x, w, b| plain::linear(x, &w, Some(&b))));
+        let (g, b) = (leaf([24], 4), leaf([24], 5));
+        let fused = run(x.clone(), g.clone(), b.clone(), |x, g, b| layer_norm(x, &g, &b, 1e-5));
+        let affine =
+            |x, g: Tensor<1>, b: Tensor<1>| plain::normalise(x, 1e-5) * g.unsqueeze() + b.unsqueeze();
+        same(&fused, &run(x.clone(), g.clone(), b.clone(), affine));
+        let fused = run(x.clone(), g.clone(), b.clone(), |x, _, _| gelu(normalise(x, 1e-6)));
+        same(&fused, &run(x, g, b, |x, _, _| activation::gelu(plain::normalise(x, 1e-6))));
+    }
+
+    #[test]
+    fn fused_attention_equals_the_plain_one() {
+        for (tokens, causal) in [(3, true), (3, false), (37, false), (20, true)] {
+            let [q, k, v] = [1, 2, 3].map(|key| leaf([2, tokens, 24], key));
+            let fused = run(q.clone(), k.clone(), v.clone(), |q, k, v| attention(q, k, v, 3, causal));
+            same(&fused, &run(q, k, v, |q, k, v| plain::attention(q, k, v, 3, causal, |p| p)));
+        }
+    }
+
+    #[test]
+    fn the_cpu_takes_the_fused_path() {
+        assert!(fused::run::<3, 1, _>(fused::Gelu, [input(&leaf([2, 3, 4], 1))]).is_some());
+        assert!(fused::run::<3, 1, _>(fused::Gelu, [input(&leaf([2, 3, 4], 1).inner())]).is_some());
+    }
 }

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::blocks::Linear;
 use crate::norm::LayerNorm;
-use crate::params::from_vec;
 use crate::{Init, Pass, Scope, ops};
 
 /// Sizes of a [`Predictor`].
@@ -71,35 +70,27 @@ impl Block {
     }
 
     /// `x` and `silu(condition)`, both `[B, T, D]`.
-    fn forward(
-        &self,
-        x: Tensor<3>,
-        condition: Tensor<3>,
-        mask: &Tensor<4>,
-        c: &PredictorConfig,
-        pass: &mut Pass,
-    ) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, condition: Tensor<3>, c: &PredictorConfig, pass: &mut Pass) -> Tensor<3> {
         let modulation = self.modulation.forward(condition); // [B, T, 6 D]
         let part = |i: usize| modulation.clone().narrow(2, i * c.width, c.width);
         let modulated =
             |x: Tensor<3>, shift, scale: Tensor<3>| ops::normalise(x, MODULATED_EPS) * (scale + 1.0) + shift;
-        let attended = self.attend(modulated(x.clone(), part(0), part(1)), mask, c, pass);
+        let attended = self.attend(modulated(x.clone(), part(0), part(1)), c, pass);
         let x = x + part(2) * attended;
         let fed = self.feed(modulated(x.clone(), part(3), part(4)), c, pass);
         x + part(5) * fed
     }
 
-    fn attend(&self, x: Tensor<3>, mask: &Tensor<4>, c: &PredictorConfig, pass: &mut Pass) -> Tensor<3> {
-        let [batch, frames, _] = x.dims();
+    fn attend(&self, x: Tensor<3>, c: &PredictorConfig, pass: &mut Pass) -> Tensor<3> {
         let inner = c.heads * c.head_width;
         let qkv = self.qkv.forward(self.attention_norm.forward(x)); // [B, T, 3 inner]
-        let part = |i: usize| {
-            let one = qkv.clone().narrow(2, i * inner, inner);
-            one.reshape([batch, frames, c.heads, c.head_width]).swap_dims(1, 2) // [B, heads, T, d]
+        let part = |i: usize| qkv.clone().narrow(2, i * inner, inner);
+        let mixed = if pass.is_train() && c.dropout > 0.0 {
+            let drop = |p| pass.dropout(p, c.dropout);
+            ops::plain::attention(part(0), part(1), part(2), c.heads, true, drop)
+        } else {
+            ops::attention(part(0), part(1), part(2), c.heads, true)
         };
-        let drop = |p| pass.dropout(p, c.dropout);
-        let mixed = ops::attention(part(0), part(1), part(2), Some(mask.clone()), drop);
-        let mixed = mixed.swap_dims(1, 2).reshape([batch, frames, inner]);
         let out = self.output.forward(mixed);
         pass.dropout(out, c.dropout)
     }
@@ -129,18 +120,11 @@ impl Predictor {
     /// States and action embeddings `[B, T, D]`, `T <= frames`, to the next state at every step, `[B, T, D]`.
     pub fn forward(&self, states: Tensor<3>, actions: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
         let frames = states.dims()[1];
-        let mask = causal_mask(frames, &states.device());
         let condition = activation::silu(actions);
         let mut x = states + self.positions.clone().narrow(1, 0, frames);
         for block in &self.blocks {
-            x = block.forward(x, condition.clone(), &mask, &self.config, pass);
+            x = block.forward(x, condition.clone(), &self.config, pass);
         }
         self.norm.forward(x)
     }
-}
-
-/// 0 where a step may look (itself and the past), a large negative number elsewhere; `[1, 1, T, T]`.
-fn causal_mask(frames: usize, device: &burn::tensor::Device) -> Tensor<4> {
-    let entry = |i: usize| if i % frames <= i / frames { 0.0 } else { -1e30 };
-    from_vec((0..frames * frames).map(entry).collect(), [1, 1, frames, frames], device)
 }

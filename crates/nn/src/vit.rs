@@ -83,14 +83,9 @@ impl Layer {
     }
 
     fn forward(&self, x: Tensor<3>, heads: usize) -> Tensor<3> {
-        let [batch, tokens, width] = x.dims();
         let normal = self.before.forward(x.clone());
-        let split = |part: &Linear| {
-            part.forward(normal.clone()).reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
-        };
-        let (q, k, v) = (split(&self.query), split(&self.key), split(&self.value)); // [B, heads, N, d]
-        let mixed = ops::attention(q, k, v, None, |p| p);
-        let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, width]);
+        let part = |linear: &Linear| linear.forward(normal.clone()); // [B, N, D]
+        let mixed = ops::attention(part(&self.query), part(&self.key), part(&self.value), heads, false);
         let x = x + self.output.forward(mixed);
         let hidden = self.expand.forward_gelu(self.after.forward(x.clone())); // [B, N, mlp]
         x + self.contract.forward(hidden)
