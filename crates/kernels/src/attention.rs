@@ -1,6 +1,7 @@
 //! Scaled dot-product attention over heads that lie side by side in a row.
 
-use crate::gemm::pack::{Aligned, PackedMatrix};
+use crate::buffer::Buffer;
+use crate::gemm::pack::PackedMatrix;
 use crate::gemm::{Epilogue, Layout, gemm_block, load, store};
 use crate::ops::softmax_row;
 use crate::simd::{LANES, Lanes, kernel};
@@ -107,7 +108,7 @@ impl Attention {
 
 thread_local! {
     /// One head's packed keys and values and its scores.
-    static SCRATCH: RefCell<(PackedMatrix, PackedMatrix, Aligned)> = RefCell::default();
+    static SCRATCH: RefCell<(PackedMatrix, PackedMatrix, Buffer)> = RefCell::default();
 }
 
 kernel! {

@@ -4,6 +4,7 @@
 //! Tile shape, blocking, thread count and instruction set therefore never change a bit. Between blocks of K
 //! the accumulators wait in a buffer of the first-level cache; the epilogue runs there, and C is written once.
 
+use crate::buffer::Buffer;
 use crate::math;
 use crate::simd::{LANES, Lanes, kernel};
 use std::cell::RefCell;
@@ -13,8 +14,8 @@ pub(crate) mod pack;
 pub(crate) mod tile;
 
 pub use pack::PackedMatrix;
-use pack::{Aligned, KC, PANEL, TILE_VALUES, pack_tile};
-use tile::MAX_ROWS;
+use pack::{KC, PANEL, TILE_VALUES, pack_tile};
+use tile::{MAX_ROWS, Next};
 
 /// How an operand of a product is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,13 +176,13 @@ pub(crate) fn gemm_block(
 
 thread_local! {
     /// Packed tiles of A and waiting accumulators: kept, so that a step allocates nothing.
-    static SCRATCH: RefCell<(Aligned, Aligned)> = RefCell::default();
+    static SCRATCH: RefCell<(Buffer, Buffer)> = RefCell::default();
 }
 
 kernel! {
     fn gemm_rows<V>(
         m: usize, a: &[f32], lda: usize, b: &PackedMatrix, ks: Range<usize>, c: &mut [f32], ldc: usize,
-        resume: bool, epilogue: Epilogue, scratch: &mut (Aligned, Aligned),
+        resume: bool, epilogue: Epilogue, scratch: &mut (Buffer, Buffer),
     ) {
         run::<V, false>(m, a, lda, b, ks, c, ldc, resume, epilogue, scratch);
     }
@@ -190,7 +191,7 @@ kernel! {
 kernel! {
     fn gemm_columns<V>(
         m: usize, a: &[f32], lda: usize, b: &PackedMatrix, ks: Range<usize>, c: &mut [f32], ldc: usize,
-        resume: bool, epilogue: Epilogue, scratch: &mut (Aligned, Aligned),
+        resume: bool, epilogue: Epilogue, scratch: &mut (Buffer, Buffer),
     ) {
         run::<V, true>(m, a, lda, b, ks, c, ldc, resume, epilogue, scratch);
     }
@@ -215,12 +216,12 @@ fn run<V: tile::Tile, const K_MAJOR: bool>(
     ldc: usize,
     resume: bool,
     epilogue: Epilogue,
-    scratch: &mut (Aligned, Aligned),
+    scratch: &mut (Buffer, Buffer),
 ) {
     let layout = if K_MAJOR { Layout::Transposed } else { Layout::Normal };
     let blocks = ks.len().div_ceil(KC);
     let tiles = m.div_ceil(V::ROWS);
-    let most = (48 / blocks.max(1)).clamp(1, 10);
+    let most = (48 / blocks.max(1)).clamp(1, 32);
     let chunks = tiles.div_ceil(most);
     let block = |i: usize| ks.start + i * KC..ks.end.min(ks.start + (i + 1) * KC);
     for chunk in 0..chunks {
@@ -241,18 +242,26 @@ fn run<V: tile::Tile, const K_MAJOR: bool>(
                 for t in 0..chunk.len() {
                     let rows = part(m, tiles, chunk.start + t);
                     let acc = &mut acc[t % slots * MAX_ROWS * PANEL..][..MAX_ROWS * PANEL];
-                    if i == 0 {
+                    if i == 0 && (resume || ks.is_empty()) {
                         start(rows.clone(), columns.clone(), c, ldc, resume, acc);
-                    }
-                    if i + 1 >= blocks {
-                        prefetch(rows.clone(), columns.clone(), c, ldc);
                     }
                     if !ks.is_empty() {
                         let a = &packed[(i * chunk.len() + t) * TILE_VALUES..][..TILE_VALUES];
                         // SAFETY: a packed tile, ks.len() <= KC rows of the panel, MAX_ROWS rows of acc.
                         #[allow(unsafe_code)]
                         unsafe {
-                            V::run::<K_MAJOR>(rows.len(), ks.len(), a.as_ptr(), b.as_ptr(), acc.as_mut_ptr());
+                            let first = i == 0 && !resume;
+                            let next =
+                                Next { c: c[rows.start * ldc + columns.start..].as_ptr(), stride: ldc };
+                            V::run::<K_MAJOR>(
+                                rows.len(),
+                                ks.len(),
+                                a.as_ptr(),
+                                b.as_ptr(),
+                                acc.as_mut_ptr(),
+                                first,
+                                next,
+                            );
                         }
                     }
                     if i + 1 >= blocks {
@@ -262,24 +271,6 @@ fn run<V: tile::Tile, const K_MAJOR: bool>(
             }
         }
     }
-}
-
-/// Asks for the lines of C that the tile will write while it is being summed.
-#[inline(always)]
-fn prefetch(rows: Range<usize>, columns: Range<usize>, c: &[f32], ldc: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for row in rows {
-        for at in [row * ldc + columns.start, row * ldc + columns.end - 1] {
-            // SAFETY: a prefetch reads nothing that the program can see; the address lies in `c`.
-            #[allow(unsafe_code)]
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_ET0>(c[at..].as_ptr().cast());
-            }
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (rows, columns, c, ldc);
 }
 
 /// Accumulators of one tile before its first block.

@@ -7,6 +7,7 @@
 //! Shapes are the caller's duty: a slice that is too short for its shape panics with a message that names it.
 
 pub mod attention;
+mod buffer;
 pub mod gemm;
 pub mod grad;
 mod math;
@@ -15,6 +16,7 @@ mod par;
 mod perf;
 mod simd;
 
+pub use buffer::Buffer;
 pub use par::{par_rows, par_rows_mut};
 pub use perf::peak_flops;
 pub use simd::instruction_set;

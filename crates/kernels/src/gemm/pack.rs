@@ -2,6 +2,7 @@
 
 use super::Layout;
 use super::tile::{K_STRIDE, MAX_ROWS};
+use crate::buffer::Buffer;
 use crate::par::par_rows_mut;
 use std::ops::Range;
 
@@ -16,42 +17,10 @@ pub(crate) const TILE_VALUES: usize = 4096;
 
 const _: () = assert!(TILE_VALUES >= MAX_ROWS * ROW_STRIDE && TILE_VALUES >= KC * K_STRIDE);
 
-/// Sixteen values on one cache line: gives packed panels their alignment.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-/// A growing, cache-line aligned buffer of f32.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Aligned(Vec<Line>);
-
-impl Aligned {
-    /// The first `n` values; the buffer grows with zeros where it is shorter.
-    pub(crate) fn reserve(&mut self, n: usize) -> &mut [f32] {
-        let lines = n.div_ceil(16);
-        if self.0.len() < lines {
-            self.0.resize(lines, Line([0.0; 16]));
-        }
-        &mut self.as_mut_slice()[..n]
-    }
-
-    #[allow(unsafe_code)]
-    pub(crate) fn as_slice(&self) -> &[f32] {
-        // SAFETY: `Line` is sixteen f32 without padding.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 16) }
-    }
-
-    #[allow(unsafe_code)]
-    fn as_mut_slice(&mut self) -> &mut [f32] {
-        // SAFETY: `Line` is sixteen f32 without padding.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * 16) }
-    }
-}
-
 /// The right operand `[K, N]` of a product, packed once into panels of 32 columns (padded with zeros).
 #[derive(Clone, Debug, Default)]
 pub struct PackedMatrix {
-    data: Aligned,
+    data: Buffer,
     k: usize,
     n: usize,
 }
@@ -120,7 +89,7 @@ impl PackedMatrix {
     /// Panel `i`'s rows from `k0` on.
     #[inline(always)]
     pub(crate) fn panel(&self, i: usize, k0: usize) -> &[f32] {
-        &self.data.as_slice()[(i * self.k + k0) * PANEL..(i + 1) * self.k * PANEL]
+        &self.data[(i * self.k + k0) * PANEL..(i + 1) * self.k * PANEL]
     }
 }
 

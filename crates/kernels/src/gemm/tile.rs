@@ -11,17 +11,50 @@ pub(crate) const MAX_ROWS: usize = 14;
 /// Distance between the rows of a k-major packed tile.
 pub(crate) const K_STRIDE: usize = 16;
 
+/// The part of C that the tile will be written to: asked for while the tile is being summed.
+#[derive(Clone, Copy)]
+pub(crate) struct Next {
+    /// First value.
+    pub c: *const f32,
+    /// Leading dimension.
+    pub stride: usize,
+}
+
+impl Next {
+    #[inline(always)]
+    fn fetch(self, row: usize) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch reads nothing that the program can see, whatever its address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let at = self.c.wrapping_add(row * self.stride);
+            _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+            _mm_prefetch::<_MM_HINT_ET0>(at.wrapping_add(PANEL - 1).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (row, self.c, self.stride);
+    }
+}
+
 /// Size of the register tile for a lane type.
 pub(crate) trait Tile: Lanes {
     /// Rows of the tile.
     const ROWS: usize;
 
-    /// Runs the tile for `rows` rows; the rows beyond, up to [`MAX_ROWS`], may be overwritten.
+    /// Runs the tile for `rows` rows, from 0 with `first`, else from what `acc` holds; the rows beyond, up to [`MAX_ROWS`], may be overwritten.
     ///
     /// # Safety
     /// `a` points to a packed tile, `b` to `k` rows of a panel, `acc` to `[MAX_ROWS, 32]` values;
     /// `1 <= rows <= ROWS` and `k <= KC`.
-    unsafe fn run<const K_MAJOR: bool>(rows: usize, k: usize, a: *const f32, b: *const f32, acc: *mut f32);
+    unsafe fn run<const K_MAJOR: bool>(
+        rows: usize,
+        k: usize,
+        a: *const f32,
+        b: *const f32,
+        acc: *mut f32,
+        first: bool,
+        next: Next,
+    );
 }
 
 /// One accumulator per output element, kept in registers over the whole k loop.
@@ -34,17 +67,25 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize, const K_MAJOR: bool>(
     a: *const f32,
     b: *const f32,
     acc: *mut f32,
+    first: bool,
+    next: Next,
 ) {
     debug_assert!(k <= KC);
     // SAFETY: the caller vouches for the extents; sixteen values at each offset lie inside them.
     unsafe {
         let mut c = [[V::zero(); NV]; MR];
-        for (r, row) in c.iter_mut().enumerate() {
-            for (j, x) in row.iter_mut().enumerate() {
-                *x = V::load(&*acc.add(r * PANEL + j * LANES).cast());
+        if !first {
+            for (r, row) in c.iter_mut().enumerate() {
+                for (j, x) in row.iter_mut().enumerate() {
+                    *x = V::load(&*acc.add(r * PANEL + j * LANES).cast());
+                }
             }
         }
         for p in 0..k {
+            // One row of C every eight steps: asking for all at once would hold up the tile's own loads.
+            if p % 8 == 0 && p / 8 < MR {
+                next.fetch(p / 8);
+            }
             let mut columns = [V::zero(); NV];
             for (j, x) in columns.iter_mut().enumerate() {
                 *x = V::load(&*b.add(p * PANEL + j * LANES).cast());
@@ -70,17 +111,25 @@ impl Tile for Avx512 {
     const ROWS: usize = 14;
 
     #[inline(always)]
-    unsafe fn run<const K_MAJOR: bool>(rows: usize, k: usize, a: *const f32, b: *const f32, acc: *mut f32) {
+    unsafe fn run<const K_MAJOR: bool>(
+        rows: usize,
+        k: usize,
+        a: *const f32,
+        b: *const f32,
+        acc: *mut f32,
+        first: bool,
+        next: Next,
+    ) {
         // SAFETY: passed on to the caller.
         unsafe {
             match rows {
-                13.. => tile::<Self, 14, 2, K_MAJOR>(k, a, b, acc),
-                11 | 12 => tile::<Self, 12, 2, K_MAJOR>(k, a, b, acc),
-                9 | 10 => tile::<Self, 10, 2, K_MAJOR>(k, a, b, acc),
-                7 | 8 => tile::<Self, 8, 2, K_MAJOR>(k, a, b, acc),
-                4..=6 => tile::<Self, 6, 2, K_MAJOR>(k, a, b, acc),
-                2 | 3 => tile::<Self, 3, 2, K_MAJOR>(k, a, b, acc),
-                _ => tile::<Self, 1, 2, K_MAJOR>(k, a, b, acc),
+                13.. => tile::<Self, 14, 2, K_MAJOR>(k, a, b, acc, first, next),
+                11 | 12 => tile::<Self, 12, 2, K_MAJOR>(k, a, b, acc, first, next),
+                9 | 10 => tile::<Self, 10, 2, K_MAJOR>(k, a, b, acc, first, next),
+                7 | 8 => tile::<Self, 8, 2, K_MAJOR>(k, a, b, acc, first, next),
+                4..=6 => tile::<Self, 6, 2, K_MAJOR>(k, a, b, acc, first, next),
+                2 | 3 => tile::<Self, 3, 2, K_MAJOR>(k, a, b, acc, first, next),
+                _ => tile::<Self, 1, 2, K_MAJOR>(k, a, b, acc, first, next),
             }
         }
     }
@@ -97,15 +146,17 @@ unsafe fn run_halves<V: Lanes, const K_MAJOR: bool>(
     a: *const f32,
     b: *const f32,
     acc: *mut f32,
+    first: bool,
+    next: Next,
 ) {
     for half in [0, LANES] {
         // SAFETY: passed on to the caller; a panel has two halves.
         unsafe {
             let (b, acc) = (b.add(half), acc.add(half));
             match rows {
-                5.. => tile::<V, 6, 1, K_MAJOR>(k, a, b, acc),
-                3 | 4 => tile::<V, 4, 1, K_MAJOR>(k, a, b, acc),
-                _ => tile::<V, 2, 1, K_MAJOR>(k, a, b, acc),
+                5.. => tile::<V, 6, 1, K_MAJOR>(k, a, b, acc, first, next),
+                3 | 4 => tile::<V, 4, 1, K_MAJOR>(k, a, b, acc, first, next),
+                _ => tile::<V, 2, 1, K_MAJOR>(k, a, b, acc, first, next),
             }
         }
     }
@@ -116,9 +167,17 @@ impl Tile for Avx2 {
     const ROWS: usize = 6;
 
     #[inline(always)]
-    unsafe fn run<const K_MAJOR: bool>(rows: usize, k: usize, a: *const f32, b: *const f32, acc: *mut f32) {
+    unsafe fn run<const K_MAJOR: bool>(
+        rows: usize,
+        k: usize,
+        a: *const f32,
+        b: *const f32,
+        acc: *mut f32,
+        first: bool,
+        next: Next,
+    ) {
         // SAFETY: passed on to the caller.
-        unsafe { run_halves::<Self, K_MAJOR>(rows, k, a, b, acc) }
+        unsafe { run_halves::<Self, K_MAJOR>(rows, k, a, b, acc, first, next) }
     }
 }
 
@@ -126,8 +185,16 @@ impl Tile for Scalar {
     const ROWS: usize = 6;
 
     #[inline(always)]
-    unsafe fn run<const K_MAJOR: bool>(rows: usize, k: usize, a: *const f32, b: *const f32, acc: *mut f32) {
+    unsafe fn run<const K_MAJOR: bool>(
+        rows: usize,
+        k: usize,
+        a: *const f32,
+        b: *const f32,
+        acc: *mut f32,
+        first: bool,
+        next: Next,
+    ) {
         // SAFETY: passed on to the caller.
-        unsafe { run_halves::<Self, K_MAJOR>(rows, k, a, b, acc) }
+        unsafe { run_halves::<Self, K_MAJOR>(rows, k, a, b, acc, first, next) }
     }
 }
