@@ -1,5 +1,8 @@
 //! Frames of the Push-T renderer at the resolutions in use.
 
+// `criterion_group!` generates a public function without docs.
+#![allow(missing_docs)]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use worldbench_env::raster::{Filter, Renderer};
 use worldbench_env::{Factors, RenderState};
