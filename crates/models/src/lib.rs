@@ -3,6 +3,7 @@
 //! [`jepa`] holds the full-size network that PLDM and LeWM share; [`pldm`] and [`lewm`] are their objectives,
 //! [`losses`] the single terms. [`parity`] compares all of it with the reference's numbers.
 
+pub mod compact;
 pub mod jepa;
 pub mod lewm;
 pub mod losses;

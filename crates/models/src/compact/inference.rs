@@ -1,0 +1,308 @@
+//! Planning with a compact model: prepacked weights, reproducible kernels, one allocation per solve.
+//!
+//! Every product sums over its inner dimension in one fixed order (see `worldbench_kernels`), so a plan does not
+//! depend on how many candidates share a call, on threads or on vector width.
+
+use worldbench_kernels::gemm::{Activation, Epilogue, PackedMatrix, gemm};
+use worldbench_kernels::ops;
+use worldbench_plan::objective::{Objective, Part};
+use worldbench_plan::{Context, Cost, CostError, Shape, WorldModel};
+
+use super::params::Linear;
+use super::whiten::Whitener;
+use super::{CompactConfig, CompactNet, PROPRIO};
+
+/// Frames encoded at a time.
+const CHUNK: usize = 8;
+
+struct Dense {
+    weight: PackedMatrix,
+    bias: Vec<f32>,
+}
+
+impl Dense {
+    fn new(params: &[f32], layer: &Linear) -> Self {
+        Self {
+            weight: PackedMatrix::from_in_out(&params[layer.weight.clone()], layer.inputs, layer.outputs),
+            bias: params[layer.bias.clone()].to_vec(),
+        }
+    }
+
+    fn apply(&self, x: &[f32], out: &mut Vec<f32>, activation: Activation) {
+        let (k, n) = (self.weight.k(), self.weight.n());
+        let rows = x.len() / k;
+        out.resize(rows * n, 0.0);
+        gemm(rows, x, k, &self.weight, out, n, Epilogue::bias(&self.bias).activate(activation));
+    }
+
+    fn add(&self, x: &[f32], out: &mut [f32]) {
+        let (k, n) = (self.weight.k(), self.weight.n());
+        gemm(x.len() / k, x, k, &self.weight, out, n, Epilogue::bias(&self.bias).add());
+    }
+}
+
+struct BlockWeights {
+    film: Dense,
+    up: Dense,
+    down: Dense,
+}
+
+/// Statistics that turn raw inputs into what the networks see.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normalisation {
+    /// Action blocks.
+    pub actions: Whitener,
+    /// Mean of agent position and velocity.
+    pub proprio_mean: [f64; PROPRIO],
+    /// Standard deviation of agent position and velocity.
+    pub proprio_std: [f64; PROPRIO],
+}
+
+impl Normalisation {
+    /// Normalised proprioception.
+    #[must_use]
+    pub fn proprio(&self, raw: &[f64; PROPRIO]) -> [f32; PROPRIO] {
+        std::array::from_fn(|i| ((raw[i] - self.proprio_mean[i]) / self.proprio_std[i]) as f32)
+    }
+}
+
+/// A compact model made ready for planning.
+pub struct CompactModel {
+    net: CompactNet,
+    normalisation: Normalisation,
+    stem: Dense,
+    convs: [Dense; 2],
+    /// With BatchNorm folded in.
+    dense: Dense,
+    head: Dense,
+    action: Dense,
+    input: Dense,
+    blocks: Vec<BlockWeights>,
+    output: Dense,
+    /// Weight of the normalised agent position in the cost, beside the embedding's weight of 1.
+    position_weight: f32,
+}
+
+impl CompactModel {
+    /// Packs the weights. `running` holds the BatchNorm mean and variance, [2 * hidden].
+    #[must_use]
+    pub fn new(config: &CompactConfig, params: &[f32], running: &[f32], normalisation: Normalisation) -> Self {
+        let net = CompactNet::new(config);
+        let dense = |layer: &Linear| Dense::new(params, layer);
+        let blocks = net.predictor.blocks.iter();
+        let blocks = blocks.map(|b| BlockWeights { film: dense(&b.film), up: dense(&b.up), down: dense(&b.down) });
+        Self {
+            stem: dense(&net.encoder.stem),
+            convs: [dense(&net.encoder.convs[0]), dense(&net.encoder.convs[1])],
+            dense: fold_norm(&net, params, running),
+            head: dense(&net.encoder.head),
+            action: dense(&net.predictor.action),
+            input: dense(&net.predictor.input),
+            blocks: blocks.collect(),
+            output: dense(&net.predictor.output),
+            position_weight: config.position_weight,
+            net,
+            normalisation,
+        }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &CompactConfig {
+        &self.net.config
+    }
+
+    /// The statistics of the training data.
+    #[must_use]
+    pub fn normalisation(&self) -> &Normalisation {
+        &self.normalisation
+    }
+
+    /// Embeddings [N, D] of frames [N, R, R, 3].
+    #[must_use]
+    pub fn encode(&self, frames: &[u8]) -> Vec<f32> {
+        let encoder = &self.net.encoder;
+        let mut z = Vec::with_capacity(frames.len() / encoder.frame_bytes() * encoder.config.latent);
+        let (mut a, mut b) = (vec![], vec![]);
+        for chunk in frames.chunks(CHUNK * encoder.frame_bytes()) {
+            let n = chunk.len() / encoder.frame_bytes();
+            self.stem.apply(&encoder.patches(chunk), &mut a, Activation::Gelu);
+            for stage in 0..2 {
+                let unfolded = encoder.unfold(stage, &a, n);
+                self.convs[stage].apply(&unfolded, &mut b, Activation::Gelu);
+                std::mem::swap(&mut a, &mut b);
+            }
+            self.dense.apply(&a, &mut b, Activation::Gelu);
+            self.head.apply(&b, &mut a, Activation::Identity);
+            z.extend_from_slice(&a);
+        }
+        z
+    }
+
+    /// State [S]: the embedding, and proprioception when the model uses it.
+    #[must_use]
+    pub fn state(&self, frame: &[u8], proprio: &[f64; PROPRIO]) -> Vec<f32> {
+        let mut state = self.encode(frame);
+        if self.net.config.proprio {
+            state.extend(self.normalisation.proprio(proprio));
+        }
+        state
+    }
+
+    /// Whitens raw action blocks [n, K * 2] in place.
+    pub fn whiten(&self, actions: &mut [f32]) {
+        actions.chunks_exact_mut(self.net.config.block_dim()).for_each(|b| self.normalisation.actions.forward(b));
+    }
+
+    /// Advances `rows` states [rows, S] by one block, given predictor inputs [rows, A].
+    pub fn predict(&self, state: &mut [f32], inputs: &[f32], scratch: &mut Scratch) {
+        let width = self.input.weight.n();
+        let s = scratch;
+        self.action.apply(inputs, &mut s.embedding, Activation::Gelu);
+        self.input.apply(state, &mut s.stream, Activation::Identity);
+        s.norm.resize(s.stream.len(), 0.0);
+        for block in &self.blocks {
+            block.film.apply(&s.embedding, &mut s.film, Activation::Identity); // [rows, 2W]
+            let (scale, shift) = (&s.film[..], &s.film[width..]);
+            ops::layer_norm_modulated(&s.stream, width, 1e-5, shift, scale, 2 * width, 1, &mut s.norm);
+            block.up.apply(&s.norm, &mut s.hidden, Activation::Gelu);
+            block.down.add(&s.hidden, &mut s.stream);
+        }
+        ops::layer_norm(&s.stream, width, 1e-5, None, &mut s.norm);
+        self.output.add(&s.norm, state);
+    }
+
+    /// Predictor input of one row: the block, and when configured the previous block with a flag.
+    pub fn action_input(&self, block: &[f32], previous: Option<&[f32]>, out: &mut Vec<f32>) {
+        out.extend_from_slice(block);
+        if self.net.config.previous_action {
+            match previous {
+                Some(previous) => out.extend(previous.iter().copied().chain([1.0])),
+                None => out.extend(std::iter::repeat_n(0.0, block.len() + 1)),
+            }
+        }
+    }
+
+    /// What the goal cost compares: the embedding, and the agent's position when proprioception is used.
+    #[must_use]
+    pub fn cost_parts(&self) -> Vec<Part> {
+        let latent = self.net.config.encoder.latent;
+        let mut parts = vec![Part::whole(latent)];
+        if self.net.config.proprio && self.position_weight > 0.0 {
+            parts.push(Part { start: latent, len: 2, weight: self.position_weight });
+        }
+        parts
+    }
+}
+
+/// `gelu(norm(x W + b))` with running statistics is a dense layer with other weights.
+fn fold_norm(net: &CompactNet, params: &[f32], running: &[f32]) -> Dense {
+    let layer = &net.encoder.dense;
+    let (mean, variance) = running.split_at(layer.outputs);
+    let (gamma, beta) = (&params[net.encoder.norm.weight.clone()], &params[net.encoder.norm.bias.clone()]);
+    let scale: Vec<f32> = gamma.iter().zip(variance).map(|(g, v)| g / (v + 1e-5).sqrt()).collect();
+    let mut weight = params[layer.weight.clone()].to_vec();
+    for row in weight.chunks_exact_mut(layer.outputs) {
+        row.iter_mut().zip(&scale).for_each(|(w, s)| *w *= s);
+    }
+    let bias = params[layer.bias.clone()].iter().zip(mean).zip(&scale).zip(beta);
+    let bias = bias.map(|(((b, m), s), beta)| (b - m) * s + beta).collect();
+    Dense { weight: PackedMatrix::from_in_out(&weight, layer.inputs, layer.outputs), bias }
+}
+
+/// Buffers of [`CompactModel::predict`], reused from call to call.
+#[derive(Default)]
+pub struct Scratch {
+    embedding: Vec<f32>,
+    stream: Vec<f32>,
+    norm: Vec<f32>,
+    film: Vec<f32>,
+    hidden: Vec<f32>,
+}
+
+struct Problem<'a> {
+    model: &'a CompactModel,
+    start: Vec<f32>,
+    goal: Vec<f32>,
+    previous: Option<Vec<f32>>,
+    parts: Vec<Part>,
+    objective: Objective,
+    scratch: Scratch,
+}
+
+impl Cost for Problem<'_> {
+    fn evaluate(&mut self, shape: Shape, candidates: &[f32], costs: &mut [f32]) -> Result<(), CostError> {
+        let block = self.model.net.config.block_dim();
+        if shape.dim != block {
+            return Err(format!("the model's action blocks have {block} values, the plan's {}", shape.dim).into());
+        }
+        let width = self.start.len();
+        let mut states = self.start.repeat(costs.len()); // [S, W]
+        let mut inputs = Vec::new();
+        costs.fill(0.0);
+        for h in 0..shape.horizon {
+            inputs.clear();
+            for plan in candidates.chunks_exact(shape.len()) {
+                let at = |h: usize| &plan[h * block..(h + 1) * block];
+                let previous = if h == 0 { self.previous.as_deref() } else { Some(at(h - 1)) };
+                self.model.action_input(at(h), previous, &mut inputs);
+            }
+            self.model.predict(&mut states, &inputs, &mut self.scratch);
+            if self.objective.counts(h, shape.horizon) {
+                for (cost, state) in costs.iter_mut().zip(states.chunks_exact(width)) {
+                    *cost += self.objective.step_cost(state, &self.goal, &self.parts);
+                }
+            }
+        }
+        self.objective.add_control(shape, candidates, costs);
+        Ok(())
+    }
+}
+
+impl WorldModel for CompactModel {
+    fn resolution(&self) -> usize {
+        self.net.config.encoder.resolution
+    }
+
+    fn area_filter(&self) -> bool {
+        true
+    }
+
+    fn action_block(&self) -> usize {
+        self.net.config.action_block
+    }
+
+    fn max_history(&self) -> usize {
+        if self.net.config.previous_action { 2 } else { 1 }
+    }
+
+    fn problem<'a>(&'a self, context: &Context, objective: Objective) -> Result<Box<dyn Cost + 'a>, CostError> {
+        let (Some(frame), Some(proprio)) = (context.frames.last(), context.proprio.last()) else {
+            return Err("a plan needs at least one context frame".into());
+        };
+        let bytes = self.net.encoder.frame_bytes();
+        if frame.len() != bytes || context.goal_frame.len() != bytes {
+            return Err(format!("frames must have {bytes} bytes, not {}", frame.len()).into());
+        }
+        let block = self.net.config.block_dim();
+        let previous = context.actions.len().checked_sub(block).map(|at| {
+            let mut previous = context.actions[at..].to_vec();
+            self.whiten(&mut previous);
+            previous
+        });
+        Ok(Box::new(Problem {
+            model: self,
+            start: self.state(frame, proprio),
+            goal: self.state(context.goal_frame, &context.goal_proprio),
+            previous,
+            parts: self.cost_parts(),
+            objective,
+            scratch: Scratch::default(),
+        }))
+    }
+
+    fn decode_block(&self, block: &[f32], actions: &mut [f32]) {
+        self.normalisation.actions.inverse(block, actions);
+    }
+}
