@@ -347,8 +347,7 @@ impl Expert {
         let state = env.state();
         let away = sub([state[0], state[1]], Pose::of_block(&state).apply([0.0, 45.0]));
         let pace = self.stream.uniform(0.0, 0.3) / norm(away).max(1.0);
-        self.phase =
-            Phase::Linger { left: self.style.linger, drift: [pace * away[0], pace * away[1]] };
+        self.phase = Phase::Linger { left: self.style.linger, drift: [pace * away[0], pace * away[1]] };
     }
 }
 

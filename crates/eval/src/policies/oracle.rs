@@ -9,15 +9,10 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_env::push_t::PushT;
+use worldbench_env::push_t::{PushT, SUCCESS_ANGLE, SUCCESS_DISTANCE};
 
 use super::outline::angle_between;
 use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
-
-/// Success: agent and block position together closer than this, px.
-const POSITION: f64 = 20.0;
-/// Success: block angle closer than this, rad.
-const ANGLE: f64 = std::f64::consts::PI / 9.0;
 
 /// Effort of the [`Oracle`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,7 +40,7 @@ impl Default for OracleConfig {
             samples: 96,
             elites: 12,
             iterations: 12,
-            horizons: vec![26, 32, 26, 44],
+            horizons: vec![26, 32, 26, 44, 32, 38, 50],
             knot_spacing: 4,
             spread: 0.4,
             receding: 10,
@@ -123,6 +118,14 @@ pub struct OraclePlanner {
     plans: usize,
 }
 
+/// Where a search starts and what it looks for.
+struct Task<'a> {
+    env: &'a PushT,
+    goal: &'a [f64; 7],
+    /// Rotations of the block by this angle count as none, rad.
+    symmetry: f64,
+}
+
 /// A candidate's knots, flat, and what became of it.
 #[derive(Clone, Debug)]
 struct Candidate {
@@ -143,26 +146,26 @@ impl OraclePlanner {
     /// `left` is the number of env steps the episode may still take.
     pub fn plan(&mut self, env: &PushT, goal: &[f64; 7], left: usize) -> Vec<[f32; 2]> {
         self.plans += 1;
-        let symmetry = env.factors().block_shape.symmetry();
-        let mut best: Option<(Candidate, usize)> = None;
+        let task = Task { env, goal, symmetry: env.factors().block_shape.symmetry() };
+        let mut best: Option<Candidate> = None;
         for (search, &horizon) in self.config.horizons.iter().enumerate() {
             let steps = horizon.min(left).max(1);
             let mut stream = self.stream.child(&[self.plans as u64, search as u64]);
-            let found = self.search(env, goal, symmetry, steps, &mut stream);
-            if best.as_ref().is_none_or(|(b, _)| found.cost < b.cost) {
-                best = Some((found, steps));
+            let found = self.search(&task, steps, &mut stream);
+            if best.as_ref().is_none_or(|b| found.cost < b.cost) {
+                best = Some(found);
             }
-            if best.as_ref().is_some_and(|(b, _)| b.cost < 1.0) {
+            if best.as_ref().is_some_and(|b| b.cost < 1.0) {
                 break;
             }
         }
-        let Some((best, _)) = best else { return vec![[0.0; 2]] };
+        let Some(best) = best else { return vec![[0.0; 2]] };
         let steps = if best.cost < 1.0 { best.steps } else { best.steps.min(self.config.receding) };
         (0..steps.max(1)).map(|t| self.action(&best.knots, t)).collect()
     }
 
     /// One run of the cross-entropy method; stops as soon as a candidate succeeds with room to spare.
-    fn search(&self, env: &PushT, goal: &[f64; 7], symmetry: f64, steps: usize, stream: &mut Stream) -> Candidate {
+    fn search(&self, task: &Task, steps: usize, stream: &mut Stream) -> Candidate {
         let config = &self.config;
         let n = 2 * (steps.div_ceil(config.knot_spacing) + 1);
         let (mut mean, mut std) = (vec![0.0; n], vec![config.spread; n]);
@@ -176,7 +179,7 @@ impl OraclePlanner {
                     let draw = |(m, s): (&f64, &f64)| (m + s * stream.normal()).clamp(-1.5, 1.5);
                     mean.iter().zip(&std).map(draw).collect()
                 };
-                candidates.push(self.judge(env, goal, symmetry, steps, knots));
+                candidates.push(self.judge(task, steps, knots));
             }
             // A stable sort keeps the earlier sample at equal cost.
             candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
@@ -197,12 +200,12 @@ impl OraclePlanner {
         best
     }
 
-    fn judge(&self, env: &PushT, goal: &[f64; 7], symmetry: f64, steps: usize, knots: Vec<f64>) -> Candidate {
-        let mut copy = env.clone();
+    fn judge(&self, task: &Task, steps: usize, knots: Vec<f64>) -> Candidate {
+        let mut copy = task.env.clone();
         let (mut cost, mut at) = (f64::INFINITY, 1);
         for t in 0..steps {
             copy.step_f32(self.action(&knots, t));
-            let c = distance(&copy.state(), goal, symmetry);
+            let c = distance(&copy.state(), task.goal, task.symmetry);
             if c < cost {
                 (cost, at) = (c, t + 1);
             }
@@ -222,13 +225,14 @@ impl OraclePlanner {
 #[must_use]
 pub fn distance(state: &[f64; 7], goal: &[f64; 7], symmetry: f64) -> f64 {
     let d = |i: usize| (state[i] - goal[i]).powi(2);
-    let angle = angle_between(state[4], goal[4], symmetry) / ANGLE;
-    let position = (d(0) + d(1) + d(2) + d(3)) / (POSITION * POSITION);
+    let angle = angle_between(state[4], goal[4], symmetry) / SUCCESS_ANGLE;
+    let position = (d(0) + d(1) + d(2) + d(3)) / (SUCCESS_DISTANCE * SUCCESS_DISTANCE);
     let exact = position + angle * angle;
     if exact < 1.0 {
         return exact;
     }
     // Far away the block counts more: the agent is quick to bring back, the block is not.
-    let weighted = (0.4 * (d(0) + d(1)) + d(2) + d(3)) / (POSITION * POSITION) + angle * angle;
+    let weighted =
+        (0.4 * (d(0) + d(1)) + d(2) + d(3)) / (SUCCESS_DISTANCE * SUCCESS_DISTANCE) + angle * angle;
     1.0 + weighted
 }

@@ -61,6 +61,12 @@ pub fn add(a: [f64; 2], k: f64, b: [f64; 2]) -> [f64; 2] {
     [a[0] + k * b[0], a[1] + k * b[1]]
 }
 
+/// Whether a point lies on the 512 x 512 picture.
+#[must_use]
+pub fn on_picture(p: [f64; 2]) -> bool {
+    p.iter().all(|v| (0.0..512.0).contains(v))
+}
+
 /// Smallest rotation between two angles, in `[0, period / 2]`.
 #[must_use]
 pub fn angle_between(a: f64, b: f64, period: f64) -> f64 {
@@ -110,6 +116,12 @@ impl Outline {
     /// Corners of all rectangles, body frame, px.
     pub fn corners(&self) -> impl Iterator<Item = [f64; 2]> + '_ {
         self.parts.iter().flat_map(|&[x0, y0, x1, y1]| [[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    }
+
+    /// Whether the whole block lies on the picture.
+    #[must_use]
+    pub fn in_view(&self, pose: &Pose) -> bool {
+        self.corners().all(|c| on_picture(pose.apply(c)))
     }
 
     /// Mean distance of the corners between two poses, px: one number for position and angle error.
@@ -203,9 +215,7 @@ impl Outline {
             done[i] = true;
             for j in 0..n {
                 let reached = cost[i] + norm(sub(nodes[i], nodes[j]));
-                if !done[j]
-                    && reached < cost[j]
-                    && self.segment_clearance(pose, nodes[i], nodes[j]) >= needed
+                if !done[j] && reached < cost[j] && self.segment_clearance(pose, nodes[i], nodes[j]) >= needed
                 {
                     cost[j] = reached;
                     before[j] = i;
