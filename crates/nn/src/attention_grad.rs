@@ -33,13 +33,26 @@ struct Scratch {
 
 /// Columns of one head as a dense `[T, d]`.
 fn gather(x: &[f32], one: &Attention, head: usize) -> Vec<f32> {
-    let width = one.heads * one.dim;
-    x.chunks_exact(width).flat_map(|row| &row[head * one.dim..(head + 1) * one.dim]).copied().collect()
+    let mut out = Vec::with_capacity(one.queries * one.dim);
+    for row in x.chunks_exact(one.heads * one.dim) {
+        out.extend_from_slice(&row[head * one.dim..(head + 1) * one.dim]);
+    }
+    out
 }
 
+/// Transpose of `[rows, columns]`, in tiles that stay in the first-level cache.
 fn transpose(x: &[f32], rows: usize, columns: usize, out: &mut Vec<f32>) {
-    out.clear();
-    out.extend((0..columns).flat_map(|j| (0..rows).map(move |i| x[i * columns + j])));
+    const TILE: usize = 16;
+    out.resize(rows * columns, 0.0);
+    for i0 in (0..rows).step_by(TILE) {
+        for j0 in (0..columns).step_by(TILE) {
+            for j in j0..columns.min(j0 + TILE) {
+                for i in i0..rows.min(i0 + TILE) {
+                    out[j * rows + i] = x[i * columns + j];
+                }
+            }
+        }
+    }
 }
 
 impl Scratch {

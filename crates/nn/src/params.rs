@@ -135,7 +135,7 @@ impl Params {
         let mut members =
             self.entries.iter().filter(|e| e.kind == Kind::Trainable && e.key.starts_with(prefix));
         members.next().map_or(0..0, |first| {
-            let end = members.last().map_or(first.range.end, |last| last.range.end);
+            let end = members.next_back().map_or(first.range.end, |last| last.range.end);
             first.range.start..end
         })
     }
