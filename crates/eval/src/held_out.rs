@@ -91,7 +91,7 @@ fn make_pair(config: &HeldOutConfig, index: u64) -> (Pair, Dropped) {
         attempt += 1;
         let mut stream = Stream::new(config.seed, &purpose, &[index, attempt]);
         let mut rows = expert_episode(&collect, &factors, stream.child(&[0])).rows;
-        let kind = if index % 2 == 0 { "expert" } else { "noisy-replay" };
+        let kind = if index.is_multiple_of(2) { "expert" } else { "noisy-replay" };
         if index % 2 == 1 {
             rows = noisy_replay(&rows, &factors, collect.action_noise, None, stream.child(&[1]));
         }
