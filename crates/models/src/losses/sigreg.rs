@@ -77,7 +77,7 @@ mod tests {
         let z = waves();
         let axes = from_vec(vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], [3, 3], &z.device());
         let value = to_vec(sigreg(&z, &axes)).unwrap()[0];
-        assert!((value - 0.4006394132).abs() < 1e-6, "{value}");
+        assert!((f64::from(value) - 0.4006394132).abs() < 1e-6, "{value}");
     }
 
     #[test]
