@@ -8,4 +8,5 @@ pub mod jepa;
 pub mod lewm;
 pub mod losses;
 pub mod parity;
+pub mod planning;
 pub mod pldm;

@@ -1,0 +1,142 @@
+//! The planner's model as planning policies use it.
+
+use worldbench_plan::{ActionNormaliser, Context, Cost, CostError, Objective, Part, Shape, WorldModel};
+
+use super::{Error, JepaPlanner, Start, check_len};
+use crate::compact::Whitener;
+
+/// Map between raw action blocks and those the model was trained on.
+pub trait BlockTransform: Send + Sync {
+    /// Normalises one raw block in place, `[A]`.
+    fn normalise(&self, block: &mut [f32]);
+
+    /// The raw block `[A]` of a normalised one.
+    fn denormalise(&self, block: &[f32], raw: &mut [f32]);
+}
+
+/// Z-score per dimension; the statistics of one action serve all actions of a block.
+impl BlockTransform for ActionNormaliser {
+    fn normalise(&self, block: &mut [f32]) {
+        let raw: Vec<f64> = block.iter().map(|&a| f64::from(a)).collect();
+        block.copy_from_slice(&ActionNormaliser::normalise(self, &raw));
+    }
+
+    fn denormalise(&self, block: &[f32], raw: &mut [f32]) {
+        let values = ActionNormaliser::denormalise(self, block);
+        raw.iter_mut().zip(values).for_each(|(r, v)| *r = v as f32);
+    }
+}
+
+impl BlockTransform for Whitener {
+    fn normalise(&self, block: &mut [f32]) {
+        self.forward(block);
+    }
+
+    fn denormalise(&self, block: &[f32], raw: &mut [f32]) {
+        self.inverse(block, raw);
+    }
+}
+
+/// A [`JepaPlanner`] with the statistics of its training data: the learned model of a planning policy.
+pub struct JepaModel {
+    planner: JepaPlanner,
+    actions: Box<dyn BlockTransform>,
+    action_block: usize,
+}
+
+impl JepaModel {
+    /// `action_block` environment steps make one block of the model.
+    ///
+    /// # Errors
+    /// The model's blocks are no whole number of actions.
+    pub fn new(
+        planner: JepaPlanner,
+        actions: Box<dyn BlockTransform>,
+        action_block: usize,
+    ) -> Result<Self, Error> {
+        let size = planner.config().action;
+        if action_block == 0 || !size.is_multiple_of(action_block) {
+            return Err(Error::Config(format!("{size} numbers per block are no {action_block} actions")));
+        }
+        Ok(Self { planner, actions, action_block })
+    }
+
+    /// The model itself.
+    #[must_use]
+    pub fn planner(&self) -> &JepaPlanner {
+        &self.planner
+    }
+}
+
+/// A goal cost from one start.
+pub(super) struct Problem<'a> {
+    pub planner: &'a JepaPlanner,
+    pub context: Vec<f32>,
+    pub history: Vec<f32>,
+    pub goal: Vec<f32>,
+    pub objective: Objective,
+}
+
+impl Cost for Problem<'_> {
+    fn evaluate(&mut self, shape: Shape, candidates: &[f32], costs: &mut [f32]) -> Result<(), CostError> {
+        let start = Start { context: &self.context, history: &self.history };
+        let known = self.context.len() / self.planner.width();
+        let parts = [Part::whole(self.goal.len())];
+        let (objective, goal) = (self.objective, &self.goal);
+        self.planner.for_each_path(start, shape, candidates, costs, 1, |_, path, cost| {
+            let counted = path.skip(known).enumerate().filter(|&(t, _)| objective.counts(t, shape.horizon));
+            cost[0] = counted.map(|(_, z)| objective.step_cost(z, goal, &parts)).fold(0.0, |sum, c| sum + c);
+        })?;
+        objective.add_control(shape, candidates, costs);
+        Ok(())
+    }
+}
+
+impl WorldModel for JepaModel {
+    fn resolution(&self) -> usize {
+        self.planner.config().encoder.image
+    }
+
+    fn area_filter(&self) -> bool {
+        false
+    }
+
+    fn action_block(&self) -> usize {
+        self.action_block
+    }
+
+    fn max_history(&self) -> usize {
+        self.planner.config().predictor.frames
+    }
+
+    fn problem<'a>(
+        &'a self,
+        context: &Context,
+        objective: Objective,
+    ) -> Result<Box<dyn Cost + 'a>, CostError> {
+        let (side, block) = (self.resolution(), self.planner.config().action);
+        let frames = &context.frames[context.frames.len().saturating_sub(self.max_history())..];
+        if frames.is_empty() {
+            return Err("a plan needs at least one context frame".into());
+        }
+        let between = (frames.len() - 1) * block;
+        let first = context.actions.len().checked_sub(between).ok_or_else(|| {
+            let got = context.actions.len();
+            format!("{} context frames need {between} action values between them, got {got}", frames.len())
+        })?;
+        let mut history = context.actions[first..].to_vec();
+        history.chunks_exact_mut(block).for_each(|b| self.actions.normalise(b));
+        let mut all = Vec::with_capacity((frames.len() + 1) * side * side * 3);
+        for frame in frames.iter().map(Vec::as_slice).chain([context.goal_frame]) {
+            check_len("frame", frame.len(), side * side * 3, "RGB of the model's side")?;
+            all.extend_from_slice(frame);
+        }
+        let mut latents = self.planner.encode(&all)?;
+        let goal = latents.split_off(frames.len() * self.planner.width());
+        Ok(Box::new(Problem { planner: &self.planner, context: latents, history, goal, objective }))
+    }
+
+    fn decode_block(&self, block: &[f32], actions: &mut [f32]) {
+        self.actions.denormalise(block, actions);
+    }
+}

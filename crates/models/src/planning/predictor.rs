@@ -1,0 +1,218 @@
+//! The causal adaLN transformer on tokens that lie position by position, with a cache of keys and values.
+
+use worldbench_kernels::attention::Attention;
+use worldbench_kernels::gemm::Activation;
+use worldbench_kernels::{Buffer, ops};
+use worldbench_nn::predictor::PredictorConfig;
+
+use super::Error;
+use super::weights::{Dense, Norm, PAD, Reader};
+
+const MODULATED_EPS: f32 = 1e-6;
+const AFFINE_EPS: f32 = 1e-5;
+/// Rows that go through both norms at a time: they stay in the first-level cache.
+const NORM_ROWS: usize = 16;
+
+/// One window of `count` samples: positions `0..len`, of which `fresh..len` are computed and the others cached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// Number of samples S.
+    pub count: usize,
+    /// First position to compute.
+    pub fresh: usize,
+    /// Number of positions T.
+    pub len: usize,
+    /// First action of the window among all actions.
+    pub action: usize,
+    /// Whether keys and values are read again by a later window.
+    pub keep: bool,
+}
+
+/// Buffers of [`Predictor`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct PredictorScratch {
+    /// Tokens `[T - fresh, S, D]`.
+    x: Buffer,
+    norm: Buffer,
+    once: Buffer,
+    query: Buffer,
+    /// Keys and values per layer, `[T, S, 2 * inner + pad]`.
+    cache: Vec<Buffer>,
+    mixed: Buffer,
+    hidden: Buffer,
+    /// Modulations per layer, `[actions, S, 6 * D]`.
+    modulations: Vec<Buffer>,
+}
+
+impl PredictorScratch {
+    pub fn len(&self) -> usize {
+        let all = [&self.x, &self.norm, &self.once, &self.query, &self.mixed, &self.hidden];
+        all.into_iter().chain(&self.cache).chain(&self.modulations).map(|b| b.len()).sum()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    modulation: Dense,
+    attention_norm: Norm,
+    query: Dense,
+    key_value: Dense,
+    output: Dense,
+    mlp_norm: Norm,
+    expand: Dense,
+    contract: Dense,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Predictor {
+    config: PredictorConfig,
+    positions: Vec<f32>,
+    blocks: Vec<Block>,
+    norm: Norm,
+}
+
+impl Block {
+    fn new(reader: Reader, key: &str, c: &PredictorConfig) -> Result<Self, Error> {
+        let (width, inner) = (c.width, c.heads * c.head_width);
+        let qkv = reader.get(&format!("{key}.attn.to_qkv.weight"), 3 * inner * width)?;
+        let (query, key_value) = qkv.split_at(inner * width);
+        Ok(Self {
+            modulation: Dense::new(reader, &format!("{key}.adaLN_modulation.1"), width, 6 * width)?,
+            attention_norm: Norm::new(reader, &format!("{key}.attn.norm"), width, AFFINE_EPS)?,
+            query: Dense::from_parts(query, None, width, inner),
+            key_value: Dense::from_parts(key_value, None, width, 2 * inner),
+            output: Dense::new(reader, &format!("{key}.attn.to_out.0"), inner, width)?,
+            mlp_norm: Norm::new(reader, &format!("{key}.mlp.net.0"), width, AFFINE_EPS)?,
+            expand: Dense::new(reader, &format!("{key}.mlp.net.1"), width, c.mlp)?,
+            contract: Dense::new(reader, &format!("{key}.mlp.net.4"), c.mlp, width)?,
+        })
+    }
+
+    fn len(&self) -> usize {
+        let norms = self.attention_norm.len() + self.mlp_norm.len();
+        let attention = [&self.modulation, &self.query, &self.key_value, &self.output];
+        attention.into_iter().chain([&self.expand, &self.contract]).map(Dense::len).sum::<usize>() + norms
+    }
+}
+
+/// Modulated norm without affine part, then the affine norm: rows of `x` to rows of `out`. `modulation` starts at
+/// the shift of the first row; the scale follows it.
+fn normalise(norm: &Norm, x: &[f32], width: usize, modulation: &[f32], once: &mut Buffer, out: &mut [f32]) {
+    let (block, stride) = (NORM_ROWS * width, 6 * width);
+    let once = once.reserve(block);
+    for (i, (x, out)) in x.chunks(block).zip(out.chunks_mut(block)).enumerate() {
+        let (once, shift) = (&mut once[..x.len()], &modulation[i * NORM_ROWS * stride..]);
+        ops::layer_norm_modulated(x, width, MODULATED_EPS, shift, &shift[width..], stride, 1, once);
+        norm.apply(once, out);
+    }
+}
+
+impl Predictor {
+    pub fn new(reader: Reader, c: &PredictorConfig) -> Result<Self, Error> {
+        let blocks =
+            (0..c.depth).map(|i| Block::new(reader, &format!("predictor.transformer.layers.{i}"), c));
+        Ok(Self {
+            config: *c,
+            positions: reader.get("predictor.pos_embedding", c.frames * c.width)?.to_vec(),
+            blocks: blocks.collect::<Result<_, _>>()?,
+            norm: Norm::new(reader, "predictor.transformer.norm", c.width, AFFINE_EPS)?,
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.blocks.iter().map(Block::len).sum::<usize>() + self.positions.len() + self.norm.len()
+    }
+
+    /// Computes the modulations of all actions from their conditions `[rows, D]`.
+    pub fn modulate(&self, rows: usize, conditions: &[f32], s: &mut PredictorScratch) {
+        s.modulations.resize_with(self.blocks.len(), Buffer::default);
+        for (block, out) in self.blocks.iter().zip(&mut s.modulations) {
+            let out = out.reserve(rows * block.modulation.outputs());
+            block.modulation.apply(rows, conditions, out, Activation::Identity);
+        }
+    }
+
+    /// Advances one window; `states` are the latents of its fresh positions `[T - fresh, S, D]`. The newest token
+    /// after the final norm goes to `out` `[S, D]`.
+    pub fn forward(&self, w: Window, states: &[f32], s: &mut PredictorScratch, out: &mut [f32]) {
+        let width = self.config.width;
+        s.cache.resize_with(self.blocks.len(), Buffer::default);
+        let x = s.x.reserve(states.len());
+        let rows = x.chunks_exact_mut(width).zip(states.chunks_exact(width));
+        for (i, (x, state)) in rows.enumerate() {
+            let position = &self.positions[(w.fresh + i / w.count) * width..][..width];
+            x.iter_mut().zip(state).zip(position).for_each(|((x, s), p)| *x = s + p);
+        }
+        for layer in 0..self.blocks.len() {
+            // After the last layer only the newest token is read.
+            let from = if layer + 1 == self.blocks.len() { w.len - 1 } else { w.fresh };
+            self.attend(layer, w, from, s);
+            self.feed(layer, w, from, s);
+        }
+        let newest = (w.len - 1 - w.fresh) * w.count * width;
+        self.norm.apply(&s.x[newest..][..w.count * width], out);
+    }
+
+    /// Adds the attention of positions `from..` to their tokens.
+    fn attend(&self, layer: usize, w: Window, from: usize, s: &mut PredictorScratch) {
+        let (block, width) = (&self.blocks[layer], self.config.width);
+        let inner = block.query.outputs();
+        let stride = 2 * inner + PAD;
+        let (fresh, rows) = ((w.len - w.fresh) * w.count, (w.len - from) * w.count);
+        let modulations = &s.modulations[layer];
+        let norm = s.norm.reserve(fresh * width);
+        let first = (w.action + w.fresh) * w.count * 6 * width;
+        let x = &s.x[..fresh * width];
+        normalise(&block.attention_norm, x, width, &modulations[first..], &mut s.once, norm);
+        let cache = s.cache[if w.keep { layer } else { 0 }].reserve(self.config.frames * w.count * stride);
+        let new = &mut cache[w.fresh * w.count * stride..];
+        let plain = Activation::Identity;
+        block.key_value.run(fresh, (norm, width), (new, stride), block.key_value.epilogue(plain));
+        // The first position attends to itself alone and needs no query.
+        let asking = from.max(1).min(w.len);
+        let query = s.query.reserve(rows * (inner + PAD));
+        let mixed = s.mixed.reserve(rows * (inner + PAD));
+        let normal = &norm[(asking - w.fresh) * w.count * width..];
+        let to = &mut query[(asking - from) * w.count * (inner + PAD)..];
+        let asked = (w.len - asking) * w.count;
+        block.query.run(asked, (normal, width), (to, inner + PAD), block.query.epilogue(plain));
+        self.mix(w, from, query, cache, mixed);
+        let at = (from - w.fresh) * w.count * width;
+        let gate = &modulations[(w.action + from) * w.count * 6 * width + 2 * width..];
+        let epilogue = block.output.epilogue(plain).gate(gate, 6 * width, 1);
+        block.output.run(rows, (mixed, inner + PAD), (&mut s.x[at..], width), epilogue);
+    }
+
+    /// Mixes the values that each query of positions `from..` sees.
+    fn mix(&self, w: Window, from: usize, query: &[f32], cache: &[f32], mixed: &mut [f32]) {
+        let (heads, dim) = (self.config.heads, self.config.head_width);
+        let inner = heads * dim;
+        let (row, stride) = (inner + PAD, 2 * inner + PAD);
+        let scale = 1.0 / (dim as f32).sqrt();
+        for (i, out) in mixed.chunks_exact_mut(row).take((w.len - from) * w.count).enumerate() {
+            let (keys, sample) = (from + i / w.count + 1, i % w.count);
+            let (key, value) = (&cache[sample * stride..], &cache[sample * stride + inner..]);
+            if keys == 1 {
+                out[..inner].copy_from_slice(&value[..inner]);
+                continue;
+            }
+            let one = Attention { batch: 1, queries: 1, keys, heads, dim, scale, causal: false };
+            one.forward(&query[i * row..], row, key, value, w.count * stride, out, row);
+        }
+    }
+
+    /// Adds the feed-forward part of positions `from..` to their tokens.
+    fn feed(&self, layer: usize, w: Window, from: usize, s: &mut PredictorScratch) {
+        let (block, width) = (&self.blocks[layer], self.config.width);
+        let (rows, tall) = ((w.len - from) * w.count, block.expand.outputs() + PAD);
+        let modulations = &s.modulations[layer][(w.action + from) * w.count * 6 * width..];
+        let x = &mut s.x[(from - w.fresh) * w.count * width..][..rows * width];
+        let norm = s.norm.reserve(rows * width);
+        normalise(&block.mlp_norm, x, width, &modulations[3 * width..], &mut s.once, norm);
+        let hidden = s.hidden.reserve(rows * tall);
+        block.expand.run(rows, (norm, width), (hidden, tall), block.expand.epilogue(Activation::Gelu));
+        let gated =
+            block.contract.epilogue(Activation::Identity).gate(&modulations[5 * width..], 6 * width, 1);
+        block.contract.run(rows, (hidden, tall), (x, width), gated);
+    }
+}
