@@ -4,16 +4,19 @@
 //!   success rate is the ceiling for every learned model on the same pairs.
 //! * [`expert`]: solves the push-to-target task from any start by simulating candidate pushes; it replaces human
 //!   demonstrations wherever data are made.
+//! * [`planner`]: any learned world model with any solver.
 //! * [`outline`]: the block as a set of rectangles, for contact points and for paths around it.
 
 pub mod expert;
 pub mod oracle;
 pub mod outline;
+pub mod planner;
 
 use worldbench_env::{Factors, PushT, PushTConfig};
 
 pub use expert::{Expert, ExpertConfig, Style};
 pub use oracle::{Oracle, OracleConfig};
+pub use planner::Planner;
 
 /// A fresh environment with relative actions, placed in `state` (which must be finite, as recorded states are).
 #[must_use]

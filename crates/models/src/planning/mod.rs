@@ -144,7 +144,7 @@ impl JepaPlanner {
     /// # Errors
     /// The bytes are not whole frames.
     pub fn encode(&self, frames: &[u8]) -> Result<Vec<f32>, Error> {
-        let classes = self.class_tokens(frames, |frame, pixel| encoder::frame_value(frame, pixel))?;
+        let classes = self.class_tokens(frames, encoder::frame_value)?;
         Ok(self.project(&classes))
     }
 

@@ -1,0 +1,64 @@
+//! Configuration from flags: defaults, then `--preset`, then `--config`, then every `--set`, in this order.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
+use serde::{Serialize, de::DeserializeOwned};
+use worldbench_core::config::{Layers, nearest};
+
+/// Compiled-in presets of one kind of configuration: (name, TOML).
+pub type Presets = &'static [(&'static str, &'static str)];
+
+/// Presets of `collect`.
+pub const COLLECT: Presets = &[
+    ("smoke", include_str!("../../../configs/collect/smoke.toml")),
+    ("quick", include_str!("../../../configs/collect/quick.toml")),
+];
+
+/// Flags that every configurable verb shares.
+#[derive(Debug, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// Compiled-in preset, or the path of a TOML file
+    #[arg(long, value_name = "NAME|PATH")]
+    pub preset: Option<String>,
+    /// TOML file laid over the preset
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One value laid over everything else, e.g. --set sources=200; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// All layers over the defaults of `T`.
+    pub fn layers<T: Serialize + Default>(&self, presets: Presets) -> Result<Layers> {
+        let mut layers = Layers::new(&T::default())?;
+        if let Some(name) = &self.preset {
+            layers = match presets.iter().find(|(known, _)| known == name) {
+                _ if std::path::Path::new(name).is_file() => layers.file(name.as_ref())?,
+                Some((known, text)) => layers.text(&format!("preset {known}"), text)?,
+                None => return Err(unknown("preset", name, presets.iter().map(|(known, _)| *known))),
+            };
+        }
+        if let Some(path) = &self.config {
+            layers = layers.file(path)?;
+        }
+        self.set.iter().try_fold(layers, |layers, assignment| Ok(layers.set(assignment)?))
+    }
+
+    /// The resolved configuration.
+    pub fn resolve<T: Serialize + DeserializeOwned + Default>(&self, presets: Presets) -> Result<T> {
+        Ok(self.layers::<T>(presets)?.resolve()?)
+    }
+}
+
+/// The error for a name that nothing answers to: the nearest known one and all of them.
+pub fn unknown(what: &str, name: &str, known: impl Iterator<Item = &'static str>) -> anyhow::Error {
+    let known: Vec<&str> = known.collect();
+    let hint = nearest(name, known.iter().copied());
+    let hint = hint.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+    match known.is_empty() {
+        true => anyhow!("unknown {what} `{name}`; there is none compiled in, give the path of a TOML file"),
+        false => anyhow!("unknown {what} `{name}`; {hint}known are {}", known.join(", ")),
+    }
+}

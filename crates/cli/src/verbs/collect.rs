@@ -1,0 +1,68 @@
+//! `worldbench collect`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use worldbench_data::Store;
+use worldbench_eval::{CollectConfig, collect};
+
+use crate::{
+    config::{COLLECT, ConfigArgs},
+    output::{Outcome, bar, make_parent, print, print_json},
+};
+
+/// Record training data: expert episodes, noisy replays of them, and play near the block
+///
+/// The result is a function of the configuration alone. A run that was stopped goes on where it was when the same
+/// command is given again, and ends with the same bytes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  worldbench collect --preset smoke --out smoke.wbs
+  worldbench collect --out push_t.wbs --set sources=500 --set seed=7
+  worldbench config show collect                        every key that --set takes")]
+pub struct Args {
+    /// Store to write, or to continue
+    #[arg(long, value_name = "STORE.wbs")]
+    out: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Threads; 0 takes one per core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let config: CollectConfig = args.config.resolve(COLLECT)?;
+    config.check()?;
+    make_parent(&args.out)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build();
+    let pool = pool.with_context(|| format!("cannot start {} threads; give fewer", args.threads))?;
+    let bar = bar(config.episodes(), "episodes");
+    let done = pool.install(|| {
+        collect(&config, &args.out, |now| bar.set_position(now.episodes as u64))
+    })?;
+    bar.finish_and_clear();
+    let store = Store::open(&args.out)?;
+    let stats = store.stats();
+    let steps = stats.rows - stats.episodes;
+    if args.json {
+        print_json(&json!({
+            "path": args.out, "episodes": stats.episodes, "steps": steps, "new_steps": done.steps,
+            "bytes": stats.bytes, "kinds": stats.kinds, "hash": store.hash(), "config": config,
+        }))?;
+    } else {
+        let (path, bytes) = (args.out.display(), stats.bytes as f64 / 1e6);
+        print(format!(
+            "{path}: {} episodes, {steps} steps ({} new), {bytes:.1} MB, hash {}",
+            stats.episodes,
+            done.steps,
+            store.hash()
+        ))?;
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,71 @@
+//! One file per verb.
+
+mod collect;
+mod completions;
+mod config;
+mod data;
+mod envs;
+mod eval;
+mod perf;
+mod plan;
+mod protocol;
+mod replay;
+mod selftest;
+
+use anyhow::Result;
+
+use crate::output::Outcome;
+
+const EXAMPLES: &str = "\
+Examples:
+  worldbench selftest                                   check this machine against the recorded reference
+  worldbench collect --preset smoke --out smoke.wbs     record a small data set
+  worldbench data inspect smoke.wbs                     what is in it
+  worldbench eval --policy random,replay,oracle --episodes 20
+  worldbench plan --policy oracle --episode 3 --out episode.gif
+
+Exit codes: 0 done, 1 a check missed, 2 wrong usage or bad input.";
+
+/// Simulates, records, trains, plans and scores latent world models.
+#[derive(Debug, clap::Parser)]
+#[command(name = "worldbench", version, about, after_help = EXAMPLES, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Collect(collect::Args),
+    Data(data::Args),
+    Eval(eval::Args),
+    Plan(plan::Args),
+    Replay(replay::Args),
+    Selftest(selftest::Args),
+    Perf(perf::Args),
+    Protocol(protocol::Args),
+    Envs(envs::EnvsArgs),
+    Fovs(envs::FovsArgs),
+    Config(config::Args),
+    Completions(completions::Args),
+}
+
+impl Cli {
+    /// Runs the verb.
+    pub fn run(self) -> Result<Outcome> {
+        match self.verb {
+            Verb::Collect(args) => collect::run(&args),
+            Verb::Data(args) => data::run(&args),
+            Verb::Eval(args) => eval::run(&args),
+            Verb::Plan(args) => plan::run(&args),
+            Verb::Replay(args) => replay::run(&args),
+            Verb::Selftest(args) => selftest::run(&args),
+            Verb::Perf(args) => perf::run(&args),
+            Verb::Protocol(args) => protocol::run(&args),
+            Verb::Envs(args) => envs::envs(&args),
+            Verb::Fovs(args) => envs::fovs(&args),
+            Verb::Config(args) => config::run(&args),
+            Verb::Completions(args) => completions::run(&args),
+        }
+    }
+}

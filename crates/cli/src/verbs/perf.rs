@@ -1,0 +1,129 @@
+//! `worldbench perf`.
+
+use anyhow::Result;
+use serde_json::json;
+use worldbench_env::{
+    perf::contact_workload,
+    raster::{Filter, push_t_frames_per_second},
+};
+
+use crate::output::{Outcome, print, print_json};
+
+/// Measure this machine
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Env(EnvArgs),
+    Data(DataArgs),
+    Peak(PeakArgs),
+}
+
+/// Simulator and renderer on one thread, in contact-rich play
+#[derive(Debug, clap::Args)]
+struct EnvArgs {
+    /// Env steps to run
+    #[arg(long, default_value_t = 1_000_000)]
+    steps: u64,
+    /// Frames to draw
+    #[arg(long, default_value_t = 40_000)]
+    frames: usize,
+    /// Width and height of the frames, 16 to 512
+    #[arg(long, default_value_t = 224)]
+    size: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The data loader: clips of 4 rendered frames, shuffled
+#[derive(Debug, clap::Args)]
+struct DataArgs {
+    /// Background threads
+    #[arg(long, default_value_t = cores(), value_parser = threads)]
+    threads: usize,
+    /// Width and height of the frames, 16 to 512
+    #[arg(long, default_value_t = 224)]
+    size: usize,
+    /// Batches of 32 clips to load
+    #[arg(long, default_value_t = 600)]
+    batches: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Peak f32 arithmetic of the CPU: the yardstick of every other figure
+#[derive(Debug, clap::Args)]
+struct PeakArgs {
+    /// Threads
+    #[arg(long, default_value_t = cores(), value_parser = threads)]
+    threads: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A number of threads that a machine can start.
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=1024) => Ok(count),
+        _ => Err("give a number of threads from 1 to 1024".into()),
+    }
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    match &args.verb {
+        Verb::Env(args) => env(args)?,
+        Verb::Data(args) => data(args)?,
+        Verb::Peak(args) => peak(args)?,
+    }
+    Ok(Outcome::Done)
+}
+
+fn env(args: &EnvArgs) -> Result<()> {
+    let frames_per_s = push_t_frames_per_second(args.size, Filter::Linear, args.frames)?;
+    let steps = contact_workload(args.steps);
+    if args.json {
+        return print_json(&json!({
+            "steps_per_s": steps.steps_per_s, "frames_per_s": frames_per_s,
+            "contact_share": steps.contact_share, "steps": steps.steps, "frames": args.frames,
+            "size": args.size, "threads": 1,
+        }));
+    }
+    let share = 100.0 * steps.contact_share;
+    print(format!("env     {:.0} steps/s, {share:.0} % of the sub-steps in contact", steps.steps_per_s))?;
+    print(format!("render  {frames_per_s:.0} frames/s of {0} x {0}", args.size))
+}
+
+fn data(args: &DataArgs) -> Result<()> {
+    let measured = worldbench_data::perf::throughput(args.threads, args.size, args.batches)?;
+    if args.json {
+        return print_json(&measured);
+    }
+    let (windows, frames) = (measured.windows_per_s, measured.frames_per_s);
+    let (size, threads, bytes) = (args.size, args.threads, measured.bytes_per_row);
+    print(format!("loader  {windows:.0} clips/s, {frames:.0} frames/s of {size} x {size}, {threads} threads"))?;
+    print(format!("store   {bytes:.0} bytes a row"))
+}
+
+fn peak(args: &PeakArgs) -> Result<()> {
+    // The best of a few short runs: a busy machine can only make it look slower.
+    let runs = (0..5).map(|_| worldbench_kernels::peak_flops(args.threads, 20_000_000));
+    let flops = runs.fold(0.0, f64::max);
+    let instructions = worldbench_kernels::instruction_set();
+    if args.json {
+        return print_json(
+            &json!({ "flops": flops, "threads": args.threads, "instruction_set": instructions }),
+        );
+    }
+    print(format!("peak    {:.1} GFLOP/s f32, {} threads, {instructions}", flops / 1e9, args.threads))
+}

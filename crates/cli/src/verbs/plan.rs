@@ -1,0 +1,62 @@
+//! `worldbench plan`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use worldbench_eval::{gif::write_gif, runner::run_episode};
+
+use crate::{
+    output::{Outcome, print, print_json},
+    pairs::PairArgs,
+    policy::PolicyArgs,
+};
+
+/// Run one episode and write it as a GIF: agent, goal, distance curve
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  worldbench plan --policy oracle --episode 3 --out episode.gif")]
+pub struct Args {
+    #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
+    pairs: PairArgs,
+    /// Which pair to run, from 0
+    #[arg(long, default_value_t = 0)]
+    episode: usize,
+    /// Seed of the policy's random stream
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// GIF to write
+    #[arg(long, value_name = "FILE.gif", default_value = "episode.gif")]
+    out: PathBuf,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let policies = args.policy.load()?;
+    let [loaded] = policies.as_slice() else { bail!("`plan` runs one policy; give one name to --policy") };
+    let (protocol, manifest) = args.pairs.resolve()?;
+    let Some(pair) = manifest.pairs.get(args.episode) else {
+        let last = manifest.pairs.len() - 1;
+        bail!("--episode {}: there is no such pair; they are numbered 0 to {last}", args.episode);
+    };
+    let outcome = run_episode(&protocol, pair, args.episode, loaded.policy.as_ref(), args.seed)?;
+    write_gif(&args.out, &outcome)?;
+    if args.json {
+        print_json(&outcome)?;
+        return Ok(Outcome::Done);
+    }
+    let verdict = if outcome.success { "success" } else { "no success" };
+    let last = |values: &[f64]| values.last().copied().unwrap_or_default();
+    print(format!(
+        "{} on pair {}: {verdict} after {} steps, {:.1} px and {:.1} degrees from the goal; wrote {}",
+        loaded.policy.name(),
+        args.episode,
+        outcome.steps,
+        last(&outcome.distances),
+        last(&outcome.angle_errors).to_degrees(),
+        args.out.display()
+    ))?;
+    Ok(Outcome::Done)
+}

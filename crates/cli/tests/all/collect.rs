@@ -1,0 +1,61 @@
+use super::*;
+
+/// Two groups of one expert episode, two replays and now and then play.
+const TINY: [&str; 4] = ["--set", "sources=2", "--set", "replays_per_source=2"];
+
+fn collect(path: &Path, more: &[&str]) -> Output {
+    worldbench(&[&["collect", "--out", text(path)], &TINY[..], more].concat())
+}
+
+#[test]
+fn a_stopped_collection_ends_with_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, resumed) = (dir.path().join("whole.wbs"), dir.path().join("deep/resumed.wbs"));
+    let output = collect(&whole, &["--threads", "1", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let bytes = std::fs::read(&whole).unwrap();
+    assert!(collect(&resumed, &["--threads", "2"]).status.success());
+    assert!(std::fs::read(&resumed).unwrap() == bytes);
+    // As a kill in the middle of a write leaves it.
+    std::fs::write(&resumed, &bytes[..bytes.len() * 2 / 3]).unwrap();
+    assert!(collect(&resumed, &[]).status.success());
+    assert!(std::fs::read(&resumed).unwrap() == bytes);
+    // And a third time: nothing is left to do.
+    assert!(collect(&resumed, &[]).status.success());
+    assert!(std::fs::read(&resumed).unwrap() == bytes);
+
+    let other = collect(&resumed, &["--set", "seed=9"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(stderr(&other).contains("not of this collection"), "{}", stderr(&other));
+
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let facts = json(&["data", "inspect", text(&whole), "--json"]);
+    assert!(["episodes", "steps", "hash", "kinds"].iter().all(|key| facts[key] == summary[key]), "{facts}");
+    look_at(&whole);
+    break_and_mend(&whole, facts["episodes"].as_u64().unwrap());
+}
+
+/// Statistics and pictures of a store.
+fn look_at(store: &Path) {
+    let stats = json(&["data", "stats", text(store), "--json"]);
+    assert_eq!(stats["mean"].as_array().unwrap().len(), 9);
+    assert!(stats["std"].as_array().unwrap().iter().all(|std| std.as_f64().unwrap() > 0.0), "{stats}");
+    let out = store.with_extension("preview");
+    for format in ["gif", "png"] {
+        let args = ["data", "preview", text(store), "--episodes", "1", "--size", "32", "--format", format];
+        let output = worldbench(&[&args[..], &["--out", text(&out)]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(out.join(format!("episode-00001.{format}")).is_file());
+    }
+    assert!(refused(&["data", "preview", text(store), "--episodes", "999"]).contains("no episode 999"));
+}
+
+fn break_and_mend(store: &Path, episodes: u64) {
+    let bytes = std::fs::read(store).unwrap();
+    std::fs::write(store, &bytes[..bytes.len() - 9]).unwrap();
+    let message = refused(&["data", "inspect", text(store)]);
+    assert!(message.contains(&format!("episode {}", episodes - 1)) && message.contains("data repair"), "{message}");
+    let mended = json(&["data", "repair", text(store), "--json"]);
+    assert_eq!((&mended["kept"], mended["dropped"].as_array().unwrap().len()), (&(episodes - 1).into(), 1));
+    assert_eq!(json(&["data", "inspect", text(store), "--json"])["episodes"], episodes - 1);
+}

@@ -1,0 +1,53 @@
+//! The binary as a user meets it: exit codes, messages, files.
+
+mod collect;
+mod eval;
+mod parity;
+mod usage;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Runs the binary in `dir`.
+fn worldbench_in(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_worldbench")).args(args).current_dir(dir).output().unwrap()
+}
+
+/// Runs the binary; its output and exit code.
+fn worldbench(args: &[&str]) -> Output {
+    worldbench_in(Path::new(env!("CARGO_MANIFEST_DIR")), args)
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The one JSON object that a successful run printed.
+fn json(args: &[&str]) -> Value {
+    let output = worldbench(args);
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The message of a run that must end with exit code 2 and without a panic.
+fn refused(args: &[&str]) -> String {
+    let output = worldbench(args);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
+    assert!(!message.contains("panicked"), "{args:?}: {message}");
+    message
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

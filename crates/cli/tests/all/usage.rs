@@ -1,0 +1,105 @@
+use super::*;
+
+const VERBS: [&[&str]; 22] = [
+    &["collect"],
+    &["data"],
+    &["data", "inspect"],
+    &["data", "preview"],
+    &["data", "import"],
+    &["data", "repair"],
+    &["data", "stats"],
+    &["eval"],
+    &["plan"],
+    &["replay"],
+    &["selftest"],
+    &["perf"],
+    &["perf", "env"],
+    &["perf", "data"],
+    &["perf", "peak"],
+    &["protocol"],
+    &["protocol", "verify"],
+    &["envs"],
+    &["fovs"],
+    &["config"],
+    &["config", "show"],
+    &["completions"],
+];
+
+#[test]
+fn every_verb_has_help() {
+    for verb in VERBS {
+        let output = worldbench(&[verb, &["--help"]].concat());
+        assert!(output.status.success() && stdout(&output).contains("Usage:"), "{verb:?}");
+    }
+}
+
+#[test]
+fn typos_name_the_nearest_known() {
+    for (args, expect) in [
+        (&["config", "show", "collect", "--set", "sorces=3"][..], "did you mean `sources`"),
+        (&["collect", "--out", "x.wbs", "--set", "expert.pushs=3"], "did you mean `expert.pushes`"),
+        (&["collect", "--out", "x.wbs", "--preset", "smok"], "did you mean `smoke`"),
+        (&["eval", "--policy", "orcale"], "did you mean `oracle`"),
+        (&["eval", "--policy", "random", "--protocol", "heldout"], "did you mean `held-out`"),
+        (&["fovs", "pusht"], "did you mean `push_t`"),
+        (&["replya"], "replay"),
+    ] {
+        let message = refused(args);
+        assert!(message.contains(expect), "{args:?}: {message}");
+    }
+}
+
+#[test]
+fn bad_input_is_refused_with_a_remedy() {
+    for (args, expect) in [
+        (&["eval", "--policy", "random", "--episodes", "0"][..], "at least 1"),
+        (&["eval", "--policy", "random", "--episodes", "3", "--gif", "3"], "numbered from 0"),
+        (&["eval", "--policy", "random", "--protocol", "swm-v1"], "--data"),
+        (&["plan", "--policy", "random,oracle"], "one policy"),
+        (&["plan", "--policy", "random", "--episode", "1000"], "0 to 199"),
+        (&["data", "inspect", "no/such/file.wbs"], "no/such/file.wbs"),
+        (&["data", "inspect", "Cargo.toml"], "Cargo.toml"),
+        (&["data", "import", "no/such/dir", "--out", "target/x.wbs"], "no/such/dir"),
+        (&["collect", "--out", "x.wbs", "--set", "sources"], "key=value"),
+        (&["collect", "--out", "x.wbs", "--set", "play_share=2.0"], "play_share"),
+        (&["perf", "env", "--size", "5", "--steps", "1", "--frames", "1"], "16 to 512"),
+        (&["perf", "data", "--threads", "0"], "1 to 1024"),
+        (&["selftest", "--device", "tpu"], "vulkan"),
+        (&["config", "show", "--config", "no/such.toml"], "no/such.toml"),
+    ] {
+        let message = refused(args);
+        assert!(message.contains(expect), "{args:?}: {message}");
+    }
+}
+
+#[test]
+fn configurations_are_layered() {
+    let output = worldbench(&["config", "show", "collect", "--preset", "smoke", "--set", "seed=3"]);
+    let shown = stdout(&output);
+    assert!(output.status.success() && shown.contains("seed = 3") && shown.contains("sources = 8"), "{shown}");
+}
+
+#[test]
+fn figures_have_their_keys() {
+    let env = json(&["perf", "env", "--json", "--steps", "20000", "--frames", "100"]);
+    assert!(env["contact_share"].as_f64().unwrap() >= 0.25);
+    assert!(["steps_per_s", "frames_per_s"].iter().all(|key| env[key].as_f64().unwrap() > 0.0));
+    assert_eq!(json(&["fovs", "push_t", "--json"]).as_array().unwrap().len(), 17);
+    assert_eq!(json(&["envs", "--json"])[0]["name"], "push_t");
+    assert_eq!(json(&["protocol", "list", "--json"])[0]["name"], "held-out");
+}
+
+/// A reader that closes early, as in `worldbench fovs | head -0`, is no error.
+#[test]
+fn a_closed_pipe_is_quiet() {
+    use std::process::Stdio;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_worldbench"))
+        .args(["replay", text(&fixtures().join("env/pusht/episodes/T_wall_f32.json"))])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+}

@@ -1,0 +1,187 @@
+//! A learned world model with a planner as a policy: model-predictive control in latent space.
+//!
+//! It sees pixels rendered from the observation and, if the model asks for them, the agent's position and velocity.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use worldbench_core::Stream;
+use worldbench_env::raster::{Filter, Renderer};
+use worldbench_env::{Factors, RenderState};
+use worldbench_plan::{Context, History, Mpc, Objective, PlanConfig, Solver, WorldModel};
+
+use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
+
+/// Width of an environment action.
+const ACTION: usize = 2;
+
+/// A world model, a solver and how they are used.
+pub struct Planner {
+    /// Short name for tables, e.g. `pldm-mppi`.
+    pub name: String,
+    /// Hash of the weights.
+    pub checkpoint: String,
+    /// The model.
+    pub model: Arc<dyn WorldModel>,
+    /// The solver.
+    pub solver: Arc<dyn Solver>,
+    /// Horizon, replanning and history, in blocks.
+    pub plan: PlanConfig,
+    /// What candidate plans are scored by.
+    pub objective: Objective,
+}
+
+impl Policy for Planner {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn checkpoint(&self) -> String {
+        self.checkpoint.clone()
+    }
+
+    fn settings(&self) -> String {
+        format!("{:?} {:?} {:?}", self.solver, self.plan, self.objective)
+    }
+
+    fn begin(&self, context: EpisodeContext) -> Result<Box<dyn EpisodePolicy>, EvalError> {
+        let fail = |message: String| failed(&self.name, context.index, message);
+        let block = self.model.action_block();
+        if self.plan.action_block != block {
+            let given = self.plan.action_block;
+            return Err(fail(format!("plan.action_block = {given}, but the model was trained on {block}")));
+        }
+        let goal = context.goal;
+        let mut eyes = Eyes::new(self.model.as_ref(), &goal.factors).map_err(fail)?;
+        Ok(Box::new(Episode {
+            name: self.name.clone(),
+            index: context.index,
+            model: Arc::clone(&self.model),
+            solver: Arc::clone(&self.solver),
+            objective: self.objective,
+            goal_frame: eyes.frame(&goal.render_state).map_err(fail)?,
+            goal_proprio: proprio(&goal.state),
+            history: History::new(&self.plan),
+            mpc: Mpc::new(self.plan.clone(), ACTION).map_err(|e| fail(e.to_string()))?,
+            eyes,
+            queue: Vec::new(),
+            last_action: None,
+            left: context.budget,
+            stream: context.stream,
+            seconds: 0.0,
+        }))
+    }
+}
+
+fn failed(policy: &str, episode: usize, message: String) -> EvalError {
+    EvalError::Policy { policy: policy.into(), episode, message }
+}
+
+/// Renders what the model looks at.
+struct Eyes {
+    renderer: Renderer,
+    bytes: usize,
+}
+
+impl Eyes {
+    fn new(model: &dyn WorldModel, factors: &Factors) -> Result<Self, String> {
+        let filter = if model.area_filter() { Filter::Area } else { Filter::Linear };
+        let resolution = model.resolution();
+        let renderer = Renderer::new(factors, resolution, filter).map_err(|e| e.to_string())?;
+        Ok(Self { renderer, bytes: resolution * resolution * 3 })
+    }
+
+    fn frame(&mut self, state: &RenderState) -> Result<Vec<u8>, String> {
+        let mut frame = vec![0; self.bytes];
+        self.renderer.render(state, &mut frame).map_err(|e| e.to_string())?;
+        Ok(frame)
+    }
+}
+
+/// What was seen at one step; rendered only when a plan needs it.
+type Seen = (RenderState, [f64; 4]);
+
+struct Episode {
+    name: String,
+    index: usize,
+    model: Arc<dyn WorldModel>,
+    solver: Arc<dyn Solver>,
+    objective: Objective,
+    goal_frame: Vec<u8>,
+    goal_proprio: [f64; 4],
+    history: History<Seen>,
+    mpc: Mpc,
+    eyes: Eyes,
+    /// Environment actions of the present block, last first.
+    queue: Vec<[f32; ACTION]>,
+    last_action: Option<[f32; ACTION]>,
+    left: usize,
+    stream: Stream,
+    seconds: f64,
+}
+
+impl Episode {
+    fn plan(&mut self) -> Result<(), String> {
+        let (seen, actions) = self.history.context();
+        let proprio: Vec<[f64; 4]> = seen.iter().map(|(_, proprio)| *proprio).collect();
+        let frames: Vec<Vec<u8>> =
+            seen.iter().map(|(state, _)| self.eyes.frame(state)).collect::<Result<_, _>>()?;
+        let context = Context {
+            frames: &frames,
+            proprio: &proprio,
+            actions: &actions,
+            goal_frame: &self.goal_frame,
+            goal_proprio: self.goal_proprio,
+        };
+        let mut cost = self.model.problem(&context, self.objective).map_err(|e| e.to_string())?;
+        self.mpc.plan(self.solver.as_ref(), cost.as_mut(), self.left, &self.stream).map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    /// Decodes the next block of the plan into environment actions.
+    fn next_block(&mut self) -> Result<(), String> {
+        if self.mpc.needs_plan() {
+            let start = Instant::now();
+            self.plan()?;
+            self.seconds += start.elapsed().as_secs_f64();
+        }
+        let steps = self.model.action_block();
+        let mut block = Vec::with_capacity(steps * ACTION);
+        for _ in 0..steps {
+            block.extend_from_slice(self.mpc.next_action().ok_or("the plan ends within a block")?);
+        }
+        let mut actions = vec![0.0; steps * ACTION];
+        self.model.decode_block(&block, &mut actions);
+        self.queue.extend(actions.as_chunks::<ACTION>().0.iter().rev());
+        Ok(())
+    }
+}
+
+impl EpisodePolicy for Episode {
+    fn act(&mut self, observation: &Observation) -> Result<[f32; ACTION], EvalError> {
+        let seen = (observation.render_state.clone(), proprio(&observation.state));
+        match self.last_action {
+            None => self.history.start(seen),
+            Some(action) => self.history.push(&action, seen),
+        }
+        if self.queue.is_empty() {
+            self.next_block().map_err(|message| failed(&self.name, self.index, message))?;
+        }
+        let action = self.queue.pop().unwrap_or_default();
+        self.last_action = Some(action);
+        self.left = self.left.saturating_sub(1);
+        Ok(action)
+    }
+
+    fn plan_seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    fn plans(&self) -> usize {
+        self.mpc.solves() as usize
+    }
+}
+
+fn proprio(state: &[f64; 7]) -> [f64; 4] {
+    [state[0], state[1], state[5], state[6]]
+}

@@ -1,0 +1,116 @@
+//! Checkpoint directories.
+//!
+//! `model.safetensors` and `config.toml` are all that evaluation needs; `optimizer.safetensors` and `state.json`
+//! are added while training. Every file is written under a temporary name, synced and renamed; `state.json` comes
+//! last and names the step, so that a kill between two files is noticed and the older step is not mixed in.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::TrainError;
+
+/// A tensor to write.
+pub struct Tensor<'a> {
+    /// Checkpoint key.
+    pub key: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Values, row-major.
+    pub values: &'a [f32],
+}
+
+/// Tensors read: key to (shape, values).
+pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Writes `bytes` to `path` in one rename.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let temporary = path.with_extension("tmp");
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(TrainError::io(path))
+}
+
+/// Writes tensors as safetensors; `step` is stored in the file's metadata.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_tensors(path: &Path, tensors: &[Tensor], step: u64) -> Result<(), TrainError> {
+    let problem = |e: String| TrainError::Checkpoint { path: path.into(), problem: e };
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|t| t.values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let mut views = Vec::new();
+    for (tensor, bytes) in tensors.iter().zip(&bytes) {
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(|e| problem(e.to_string()))?;
+        views.push((tensor.key.clone(), view));
+    }
+    let metadata = [("step".to_string(), step.to_string())].into();
+    let file = safetensors::serialize(views, Some(metadata)).map_err(|e| problem(e.to_string()))?;
+    write_atomic(path, &file)
+}
+
+/// Reads a safetensors file of f32 tensors and the step it was written at.
+///
+/// # Errors
+/// When it cannot be read or is damaged.
+pub fn read_tensors(path: &Path) -> Result<(Tensors, u64), TrainError> {
+    let bytes = fs::read(path).map_err(TrainError::io(path))?;
+    let problem = |e: String| TrainError::Checkpoint {
+        path: path.into(),
+        problem: format!("{e}; the file is damaged or no safetensors file: export or train it again"),
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| problem(e.to_string()))?;
+    let step = header.metadata().as_ref().and_then(|m| m.get("step")).and_then(|s| s.parse().ok()).unwrap_or(0);
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| problem(e.to_string()))?;
+    let mut tensors = Tensors::new();
+    for (key, view) in file.tensors() {
+        if view.dtype() != Dtype::F32 {
+            return Err(problem(format!("`{key}` is {:?}, not F32", view.dtype())));
+        }
+        let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        tensors.insert(key, (view.shape().to_vec(), values));
+    }
+    Ok((tensors, step))
+}
+
+/// Takes `wanted` (key, shape) out of `tensors` into `put`, strictly: every key must be there in its shape and no
+/// other may be. Returns a line such as `31/31 tensors`.
+///
+/// # Errors
+/// Names every missing, unexpected and misshapen key.
+pub fn assign(
+    path: &Path, mut tensors: Tensors, wanted: &[(String, Vec<usize>)], mut put: impl FnMut(usize, Vec<f32>),
+) -> Result<String, TrainError> {
+    let mut wrong = Vec::new();
+    let mut found = Vec::new();
+    for (key, shape) in wanted {
+        match tensors.remove(key) {
+            None => wrong.push(format!("`{key}` is missing")),
+            Some((other, _)) if other != *shape => wrong.push(format!("`{key}` is {other:?}, the model has {shape:?}")),
+            Some((_, values)) => found.push(values),
+        }
+    }
+    wrong.extend(tensors.keys().map(|key| format!("`{key}` is unknown to the model")));
+    if !wrong.is_empty() {
+        let problem = format!(
+            "{}/{} tensors fit; {}; the configuration does not belong to these weights",
+            found.len(),
+            wanted.len(),
+            wrong.join(", ")
+        );
+        return Err(TrainError::Checkpoint { path: path.into(), problem });
+    }
+    let report = format!("{0}/{0} tensors", wanted.len());
+    found.into_iter().enumerate().for_each(|(i, values)| put(i, values));
+    Ok(report)
+}

@@ -1,0 +1,235 @@
+//! Compact PLDM and LeWM as [`Learner`]s, and their checkpoints as planning models.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use worldbench_core::Stream;
+use worldbench_data::{Batch, Split, Store, WindowSpec};
+use worldbench_models::compact::{
+    self, ACTION, CompactConfig, CompactModel, CompactNet, Normalisation, PROPRIO, Whitener, Workers,
+};
+
+use crate::checkpoint::{self, Tensor, Tensors};
+use crate::{Learner, Method, Metrics, TrainConfig, TrainError};
+
+/// Key prefix of the BatchNorm statistics.
+const RUNNING: [&str; 2] = ["encoder.norm.running_mean", "encoder.norm.running_var"];
+
+/// A compact model in training.
+pub struct CompactLearner {
+    net: CompactNet,
+    params: Vec<f32>,
+    /// BatchNorm mean and variance, [2 * hidden].
+    running: Vec<f32>,
+    normalisation: Normalisation,
+    workers: Workers,
+    method: Method,
+    seed: u64,
+}
+
+/// `config.toml` of a compact checkpoint.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    architecture: String,
+    method: Method,
+    model: CompactConfig,
+    normalisation: Normalisation,
+}
+
+impl CompactLearner {
+    /// A fresh model; its normalisation is fitted on the training episodes.
+    ///
+    /// # Errors
+    /// When the configuration makes no sense or the data are too few.
+    pub fn new(config: &TrainConfig, store: &Store, split: &Split) -> Result<Self, TrainError> {
+        config.check()?;
+        let net = CompactNet::new(&config.model);
+        let hidden = config.model.encoder.hidden;
+        let mut running = vec![0.0; 2 * hidden];
+        running[hidden..].fill(1.0);
+        let workers = Workers::new(config.threads).map_err(|e| TrainError::Config(format!("threads: {e}")))?;
+        let normalisation = fit(&config.model, store, &split.train)?;
+        let params = net.table.init(config.seed);
+        Ok(Self { params, running, normalisation, workers, method: config.method, seed: config.seed, net })
+    }
+
+    /// The present weights, ready for planning.
+    #[must_use]
+    pub fn model(&self) -> CompactModel {
+        CompactModel::new(&self.net.config, &self.params, &self.running, self.normalisation.clone())
+    }
+
+    fn batch(&self, batch: &Batch) -> compact::Batch {
+        let b = batch.windows.len();
+        let t = batch.missing.len() / b;
+        let block = self.net.config.block_dim();
+        let frame = self.net.encoder.frame_bytes();
+        let mut out = compact::Batch {
+            frames: Vec::with_capacity(batch.frames.len()),
+            actions: Vec::with_capacity((t - 1) * b * block),
+            proprio: Vec::new(),
+            windows: b,
+            steps: t,
+        };
+        for step in 0..t {
+            for window in 0..b {
+                let i = window * t + step;
+                out.frames.extend_from_slice(&batch.frames[i * frame..(i + 1) * frame]);
+                if step + 1 < t {
+                    let start = out.actions.len();
+                    out.actions.extend_from_slice(&batch.actions[i * block..(i + 1) * block]);
+                    self.normalisation.actions.forward(&mut out.actions[start..]);
+                }
+                if self.net.config.proprio {
+                    let s = &batch.states[i * 7..(i + 1) * 7];
+                    let raw = [s[0], s[1], s[5], s[6]].map(f64::from);
+                    out.proprio.extend(self.normalisation.proprio(&raw));
+                }
+            }
+        }
+        out
+    }
+
+    fn keys(&self) -> Vec<(String, Vec<usize>)> {
+        let hidden = self.net.config.encoder.hidden;
+        let params = self.net.table.params().iter().map(|p| (p.name.clone(), p.shape.clone()));
+        params.chain(RUNNING.map(|key| (key.to_string(), vec![hidden]))).collect()
+    }
+}
+
+/// Whitening of the action blocks and moments of the proprioception over `episodes`.
+fn fit(config: &CompactConfig, store: &Store, episodes: &[usize]) -> Result<Normalisation, TrainError> {
+    let mut blocks = Vec::new();
+    let mut sums = [[0.0f64; 2]; PROPRIO];
+    let mut rows = 0.0;
+    for &episode in episodes {
+        let view = store.view(episode)?;
+        for start in (0..view.len().saturating_sub(config.action_block)).step_by(config.action_block) {
+            let actions: Vec<f32> = (start..start + config.action_block).flat_map(|row| view.action(row)).collect();
+            blocks.extend(actions);
+            let s = view.state(start);
+            for (sum, v) in sums.iter_mut().zip([s[0], s[1], s[5], s[6]]) {
+                sum[0] += v;
+                sum[1] += v * v;
+            }
+            rows += 1.0;
+        }
+    }
+    if rows < 2.0 {
+        return Err(TrainError::Config("the training split holds no action block; collect more episodes".into()));
+    }
+    let proprio_mean = sums.map(|s| s[0] / rows);
+    let proprio_std =
+        std::array::from_fn(|i| (sums[i][1] / rows - proprio_mean[i] * proprio_mean[i]).max(1e-8).sqrt());
+    Ok(Normalisation { actions: Whitener::fit(&blocks, config.action_block * ACTION), proprio_mean, proprio_std })
+}
+
+/// Clips that a training configuration sees.
+#[must_use]
+pub fn window_spec(config: &TrainConfig) -> WindowSpec {
+    WindowSpec { num_steps: config.frames, frameskip: config.model.action_block }
+}
+
+impl Learner for CompactLearner {
+    fn params(&self) -> &[f32] {
+        &self.params
+    }
+
+    fn params_mut(&mut self) -> &mut [f32] {
+        &mut self.params
+    }
+
+    fn step(&mut self, batch: &Batch, step: u64, grads: &mut [f32]) -> Result<Metrics, TrainError> {
+        let batch = self.batch(batch);
+        let mut stream = Stream::new(self.seed, "sigreg directions", &[step]);
+        let m = self.net.step(&self.params, &mut self.running, &batch, &mut stream, &self.workers, grads);
+        Ok(metrics(&m))
+    }
+
+    fn validate(&self, batch: &Batch) -> Result<Metrics, TrainError> {
+        let batch = self.batch(batch);
+        let mut stream = Stream::new(self.seed, "sigreg directions", &[u64::MAX]);
+        let (mut running, mut grads) = (self.running.clone(), vec![0.0; self.params.len()]);
+        let m = self.net.step(&self.params, &mut running, &batch, &mut stream, &self.workers, &mut grads);
+        let mut out = metrics(&m);
+        let (std, rank) = compact::spread(&self.model().encode(&batch.frames), self.net.config.encoder.latent);
+        out.extend([("embedding_std", std), ("effective_rank", rank)]);
+        Ok(out)
+    }
+
+    fn tensors(&self) -> Vec<Tensor<'_>> {
+        let hidden = self.net.config.encoder.hidden;
+        let params = self.net.table.params().iter();
+        let mut tensors: Vec<_> = params
+            .map(|p| Tensor { key: p.name.clone(), shape: p.shape.clone(), values: &self.params[p.range.clone()] })
+            .collect();
+        for (key, values) in RUNNING.iter().zip(self.running.chunks(hidden)) {
+            tensors.push(Tensor { key: (*key).into(), shape: vec![hidden], values });
+        }
+        tensors
+    }
+
+    fn restore(&mut self, tensors: Tensors) -> Result<String, TrainError> {
+        let hidden = self.net.config.encoder.hidden;
+        let keys = self.keys();
+        let ranges: Vec<_> = self.net.table.params().iter().map(|p| p.range.clone()).collect();
+        checkpoint::assign(Path::new("model.safetensors"), tensors, &keys, |i, values| match ranges.get(i) {
+            Some(range) => self.params[range.clone()].copy_from_slice(&values),
+            None => self.running[(i - ranges.len()) * hidden..][..hidden].copy_from_slice(&values),
+        })
+    }
+
+    fn config(&self) -> toml::Table {
+        let saved = Saved {
+            architecture: "compact".into(),
+            method: self.method,
+            model: self.net.config.clone(),
+            normalisation: self.normalisation.clone(),
+        };
+        toml::Table::try_from(saved).unwrap_or_default()
+    }
+}
+
+fn metrics(m: &compact::Metrics) -> Metrics {
+    vec![
+        ("loss", m.loss),
+        ("teacher_forcing", m.teacher_forcing),
+        ("rollout", m.rollout),
+        ("relative_rollout", m.relative_rollout),
+        ("std", m.std),
+        ("std_t", m.std_t),
+        ("cov", m.cov),
+        ("temporal", m.temporal),
+        ("sigreg", m.sigreg),
+        ("idm", m.idm),
+    ]
+}
+
+/// Loads a compact checkpoint directory for planning: the model, its method and a key report.
+///
+/// # Errors
+/// Names the file and the key that is wrong.
+pub fn load(directory: &Path) -> Result<(CompactModel, Method, String), TrainError> {
+    let path = directory.join("config.toml");
+    let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+    let saved: Saved = toml::from_str(&text).map_err(|e| TrainError::Checkpoint {
+        path: path.clone(),
+        problem: format!("{}; it is not the config.toml of a compact checkpoint", e.message()),
+    })?;
+    if saved.architecture != "compact" {
+        let problem = format!("architecture `{}` is not known; known: compact", saved.architecture);
+        return Err(TrainError::Checkpoint { path, problem });
+    }
+    let net = CompactNet::new(&saved.model);
+    let hidden = saved.model.encoder.hidden;
+    let params = vec![0.0; net.table.len()];
+    let workers = Workers::new(1).map_err(|e| TrainError::Config(e.to_string()))?;
+    let mut learner = CompactLearner {
+        params, running: vec![0.0; 2 * hidden], normalisation: saved.normalisation, workers, method: saved.method,
+        seed: 0, net,
+    };
+    let (tensors, _) = checkpoint::read_tensors(&directory.join("model.safetensors"))?;
+    let report = learner.restore(tensors)?;
+    Ok((learner.model(), saved.method, report))
+}

@@ -1,0 +1,91 @@
+//! Training configuration and its presets.
+
+use serde::{Deserialize, Serialize};
+use worldbench_models::compact::CompactConfig;
+
+use crate::TrainError;
+
+/// The method, which decides what keeps the embedding from collapsing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// VCReg (arXiv 2502.14819).
+    Pldm,
+    /// SIGReg.
+    Lewm,
+}
+
+impl Method {
+    /// Name in files and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pldm => "pldm",
+            Self::Lewm => "lewm",
+        }
+    }
+}
+
+/// Everything that defines a training run besides the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The method.
+    pub method: Method,
+    /// Seed of weights, order of the data and random directions.
+    pub seed: u64,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Windows of a batch.
+    pub batch: usize,
+    /// Frames of a window, `action_block` environment steps apart.
+    pub frames: usize,
+    /// Peak learning rate (linear warm-up over 1 % of the steps, then half a cosine to 0).
+    pub learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest global gradient norm.
+    pub clip: f64,
+    /// Share of the source episodes held out for validation.
+    pub validation: f64,
+    /// Threads that compute; part of what a bit-identical run needs.
+    pub threads: usize,
+    /// Minutes between checkpoints.
+    pub checkpoint_minutes: f64,
+    /// The networks and loss weights.
+    pub model: CompactConfig,
+}
+
+impl TrainConfig {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// Names the setting and what it may be.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let fail = |message: String| Err(TrainError::Config(message));
+        if self.steps == 0 || self.batch < 2 {
+            return fail(format!("steps = {} must be at least 1 and batch = {} at least 2", self.steps, self.batch));
+        }
+        if self.frames < 2 {
+            return fail(format!("frames = {} leaves nothing to predict; use at least 2", self.frames));
+        }
+        if !(self.learning_rate > 0.0 && self.clip > 0.0 && self.weight_decay >= 0.0) {
+            return fail("learning_rate and clip must be positive, weight_decay at least 0".into());
+        }
+        if !(0.0..=0.5).contains(&self.validation) {
+            return fail(format!("validation = {} must lie in [0, 0.5]", self.validation));
+        }
+        let model = &self.model;
+        let resolution = model.encoder.resolution;
+        if !(16..=512).contains(&resolution) || resolution % 16 != 0 {
+            return fail(format!("model.encoder.resolution = {resolution} must be a multiple of 16 in 16..=512"));
+        }
+        if model.action_block == 0 || model.width < 2 || model.encoder.latent < 2 || model.encoder.hidden == 0 {
+            return fail("model.action_block, width, encoder.latent and encoder.hidden must be positive".into());
+        }
+        if model.encoder.widths.contains(&0) {
+            return fail("model.encoder.widths must be positive".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! The training loop.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use worldbench_data::{FrameSpec, Loader, LoaderConfig, Normaliser, Split, Store, WindowSpec};
+use worldbench_kernels::grad::{AdamW, squared_norm};
+use worldbench_nn::schedule::Schedule;
+
+use crate::checkpoint::{self, Tensor};
+use crate::log::Log;
+use crate::{Learner, Metrics, TrainConfig, TrainError};
+
+/// Steps between two rows of the training log.
+const LOG_EVERY: u64 = 50;
+/// Steps between two validations.
+const VALIDATE_EVERY: u64 = 500;
+/// An embedding whose mean standard deviation falls below this has collapsed.
+const COLLAPSED: f32 = 0.1;
+
+/// How far a run is.
+pub struct Progress<'a> {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Optimiser steps of the run.
+    pub total: u64,
+    /// Windows per second since the start (or resumption).
+    pub samples_per_s: f64,
+    /// Metrics of the last step.
+    pub metrics: &'a Metrics,
+    /// Something the user should know, e.g. a collapsed embedding.
+    pub warning: Option<String>,
+}
+
+/// `state.json`: what resumption needs besides tensors.
+#[derive(Serialize, Deserialize)]
+struct State {
+    step: u64,
+    seconds: f64,
+    /// The run's configuration and data; a resumed run must have the same.
+    key: String,
+    /// The embedding's collapse warning has been given.
+    warned: bool,
+}
+
+/// A training run in a directory.
+pub struct Trainer<'a> {
+    config: &'a TrainConfig,
+    directory: PathBuf,
+    store: Arc<Store>,
+    split: Split,
+    spec: WindowSpec,
+    moments: [Vec<f32>; 2],
+    grads: Vec<f32>,
+    state: State,
+}
+
+impl<'a> Trainer<'a> {
+    /// Opens a run in `directory`. A run that stands there with the same configuration and data is resumed.
+    ///
+    /// # Errors
+    /// When the directory holds another run, or its files are damaged.
+    pub fn open(
+        config: &'a TrainConfig, directory: &Path, store: Arc<Store>, split: Split, spec: WindowSpec,
+        learner: &mut dyn Learner,
+    ) -> Result<Self, TrainError> {
+        fs::create_dir_all(directory).map_err(TrainError::io(directory))?;
+        let settings = serde_json::to_string(config).map_err(|e| TrainError::Config(e.to_string()))?;
+        let key = format!("{settings} data {}", store.hash());
+        let len = learner.params().len();
+        let mut trainer = Self {
+            config, directory: directory.into(), store, split, spec, moments: [vec![0.0; len], vec![0.0; len]],
+            grads: vec![0.0; len], state: State { step: 0, seconds: 0.0, key, warned: false },
+        };
+        trainer.resume(learner)?;
+        Ok(trainer)
+    }
+
+    fn resume(&mut self, learner: &mut dyn Learner) -> Result<(), TrainError> {
+        let path = self.directory.join("state.json");
+        let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+        let problem = |problem: String| TrainError::Checkpoint { path: path.clone(), problem };
+        let state: State = serde_json::from_str(&text)
+            .map_err(|e| problem(format!("{e}; delete the run directory to start again")))?;
+        if state.key != self.state.key {
+            return Err(problem(
+                "the directory holds a run with another configuration or other data; give another --out or the \
+                 configuration it was started with"
+                    .into(),
+            ));
+        }
+        let (model, model_step) = checkpoint::read_tensors(&self.directory.join("model.safetensors"))?;
+        let (mut optimizer, optimizer_step) = checkpoint::read_tensors(&self.directory.join("optimizer.safetensors"))?;
+        if model_step != state.step || optimizer_step != state.step {
+            return Err(problem(format!(
+                "steps differ (model {model_step}, optimizer {optimizer_step}, state {}): the run was killed while \
+                 it wrote a checkpoint; restore the three files from one moment or start again",
+                state.step
+            )));
+        }
+        learner.restore(model)?;
+        for (name, moment) in ["m", "v"].iter().zip(&mut self.moments) {
+            match optimizer.remove(*name) {
+                Some((_, values)) if values.len() == moment.len() => *moment = values,
+                _ => return Err(problem(format!("optimizer.safetensors has no fitting `{name}`"))),
+            }
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    /// Steps done so far.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Seconds of training so far, over all resumptions.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.state.seconds
+    }
+
+    fn loader(&self, episodes: &[usize], shuffle: bool, at: u64) -> Result<Loader, TrainError> {
+        let windows = self.spec.enumerate(&self.store, episodes)?;
+        let frame = FrameSpec {
+            resolution: self.config.model.encoder.resolution,
+            filter: worldbench_env::raster::Filter::Area,
+        };
+        let config = LoaderConfig {
+            batch: self.config.batch,
+            seed: self.config.seed,
+            threads: 1,
+            prefetch: 3,
+            shuffle,
+            frame,
+            actions: Normaliser::none(2),
+        };
+        Ok(Loader::starting_at(Arc::clone(&self.store), self.spec, windows, config, at)?)
+    }
+
+    /// Trains to the end, or until `progress` returns false; a checkpoint is written in both cases.
+    ///
+    /// # Errors
+    /// When the loss is not finite or a file cannot be written.
+    pub fn run(
+        &mut self, learner: &mut dyn Learner, progress: &mut dyn FnMut(&Progress) -> bool,
+    ) -> Result<(), TrainError> {
+        let log = Log::open(&self.directory, self.state.step)?;
+        let mut loader = self.loader(&self.split.train, true, self.state.step)?;
+        let held_out = self.validation_batch()?;
+        let (begun, first, before) = (Instant::now(), self.state.step, self.state.seconds);
+        let mut saved = Instant::now();
+        while self.state.step < self.config.steps {
+            let batch = loader.next_batch()?;
+            let metrics = self.optimise(learner, &batch)?;
+            loader.recycle(batch);
+            let step = self.state.step;
+            self.state.seconds = before + begun.elapsed().as_secs_f64();
+            let last = step == self.config.steps;
+            if step % LOG_EVERY == 0 || last {
+                log.row("train", step, &metrics)?;
+            }
+            let mut warning = None;
+            if let Some(batch) = held_out.as_ref().filter(|_| step % VALIDATE_EVERY == 0 || last) {
+                let metrics = learner.validate(batch)?;
+                warning = self.collapse(&metrics);
+                log.row("val", step, &metrics)?;
+            }
+            let rate = (step - first) as f64 * self.config.batch as f64 / begun.elapsed().as_secs_f64();
+            let report = Progress { step, total: self.config.steps, samples_per_s: rate, metrics: &metrics, warning };
+            let stop = !progress(&report);
+            if last || stop || saved.elapsed() > Duration::from_secs_f64(60.0 * self.config.checkpoint_minutes) {
+                self.save(learner)?;
+                saved = Instant::now();
+            }
+            if stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn validation_batch(&self) -> Result<Option<worldbench_data::Batch>, TrainError> {
+        if self.spec.enumerate(&self.store, &self.split.val)?.len() < self.config.batch {
+            return Ok(None);
+        }
+        Ok(Some(self.loader(&self.split.val, true, 0)?.next_batch()?))
+    }
+
+    fn optimise(&mut self, learner: &mut dyn Learner, batch: &worldbench_data::Batch) -> Result<Metrics, TrainError> {
+        let step = self.state.step;
+        let metrics = learner.step(batch, step, &mut self.grads)?;
+        let norm = squared_norm(&self.grads).sqrt();
+        if !norm.is_finite() || metrics.first().is_some_and(|(_, loss)| !loss.is_finite()) {
+            return Err(TrainError::Diverged { step });
+        }
+        let scale = (self.config.clip / (norm + 1e-6)).min(1.0) as f32;
+        let lr = Schedule::WarmupCosine.rate(self.config.learning_rate, step, self.config.steps);
+        let adam = AdamW { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: self.config.weight_decay };
+        let [m, v] = &mut self.moments;
+        adam.update(step + 1, scale, learner.params_mut(), &self.grads, m, v);
+        self.state.step += 1;
+        Ok(metrics)
+    }
+
+    fn collapse(&mut self, metrics: &Metrics) -> Option<String> {
+        let std = metrics.iter().find(|(name, _)| *name == "embedding_std")?.1;
+        if self.state.warned || std >= COLLAPSED {
+            return None;
+        }
+        self.state.warned = true;
+        Some(format!("the embedding collapses (mean standard deviation {std:.3}): raise the regulariser's weight"))
+    }
+
+    fn save(&self, learner: &dyn Learner) -> Result<(), TrainError> {
+        let at = |name: &str| self.directory.join(name);
+        checkpoint::write_atomic(&at("config.toml"), learner.config().to_string().as_bytes())?;
+        checkpoint::write_tensors(&at("model.safetensors"), &learner.tensors(), self.state.step)?;
+        let moments: Vec<_> = ["m", "v"]
+            .iter()
+            .zip(&self.moments)
+            .map(|(key, values)| Tensor { key: (*key).into(), shape: vec![values.len()], values })
+            .collect();
+        checkpoint::write_tensors(&at("optimizer.safetensors"), &moments, self.state.step)?;
+        let state = serde_json::to_string_pretty(&self.state).map_err(|e| TrainError::Config(e.to_string()))?;
+        checkpoint::write_atomic(&at("state.json"), state.as_bytes())
+    }
+}
