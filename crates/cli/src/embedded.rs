@@ -76,8 +76,9 @@ pub fn unpack(root: &Path) -> Result<()> {
     for (path, bytes) in FILES {
         let path = root.join(path);
         crate::output::make_parent(&path)?;
-        std::fs::write(&path, bytes)
-            .with_context(|| format!("cannot write {}; set TMPDIR to a directory with room", path.display()))?;
+        std::fs::write(&path, bytes).with_context(|| {
+            format!("cannot write {}; set TMPDIR to a directory with room", path.display())
+        })?;
     }
     Ok(())
 }

@@ -43,9 +43,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build();
     let pool = pool.with_context(|| format!("cannot start {} threads; give fewer", args.threads))?;
     let bar = bar(config.episodes(), "episodes");
-    let done = pool.install(|| {
-        collect(&config, &args.out, |now| bar.set_position(now.episodes as u64))
-    })?;
+    let done = pool.install(|| collect(&config, &args.out, |now| bar.set_position(now.episodes as u64)))?;
     bar.finish_and_clear();
     let store = Store::open(&args.out)?;
     let stats = store.stats();

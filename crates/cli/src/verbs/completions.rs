@@ -9,7 +9,9 @@ use crate::output::Outcome;
 
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  worldbench completions bash > ~/.local/share/bash-completion/completions/worldbench")]
+#[command(
+    after_help = "Example:\n  worldbench completions bash > ~/.local/share/bash-completion/completions/worldbench"
+)]
 pub struct Args {
     /// The shell
     shell: clap_complete::Shell,

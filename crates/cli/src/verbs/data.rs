@@ -126,7 +126,9 @@ fn inspect(args: &StoreArgs) -> Result<()> {
     }
     print(format!("{}, {:.1} MB, hash {}", args.store.display(), stats.bytes as f64 / 1e6, store.hash()))?;
     let (episodes, sources) = (stats.episodes, stats.sources);
-    print(format!("{episodes} episodes from {sources} sources, {steps} steps, {shortest} to {longest} an episode"))?;
+    print(format!(
+        "{episodes} episodes from {sources} sources, {steps} steps, {shortest} to {longest} an episode"
+    ))?;
     for (kind, count) in &stats.kinds {
         print(format!("  {:<13} {count}", kind.name()))?;
     }
@@ -252,7 +254,15 @@ fn mend(args: &StoreArgs) -> Result<()> {
 
 /// Names of the columns, in store order: the state's, then the action's.
 const COLUMNS: [&str; 9] = [
-    "agent x", "agent y", "block x", "block y", "block angle", "velocity x", "velocity y", "action x", "action y",
+    "agent x",
+    "agent y",
+    "block x",
+    "block y",
+    "block angle",
+    "velocity x",
+    "velocity y",
+    "action x",
+    "action y",
 ];
 
 fn stats(args: &StatsArgs) -> Result<()> {

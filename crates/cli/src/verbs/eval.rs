@@ -133,7 +133,15 @@ fn report(args: &Args, rows: &[RowResult]) -> String {
     let [row] = rows else { return terminal_table(rows).trim_end().to_string() };
     let score = &row.score;
     let mut lines = vec![
-        format!("{} on {}, protocol {}/{} {}, seed {}", row.label(), row.environment, row.protocol, row.split, row.protocol_hash, row.seed),
+        format!(
+            "{} on {}, protocol {}/{} {}, seed {}",
+            row.label(),
+            row.environment,
+            row.protocol,
+            row.split,
+            row.protocol_hash,
+            row.seed
+        ),
         format!("success      {}", score.all.text()),
         format!("block-moved  {}", score.block_moved.text()),
         format!("steps        {:.1} on average", score.mean_steps),

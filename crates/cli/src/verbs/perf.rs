@@ -111,7 +111,9 @@ fn data(args: &DataArgs) -> Result<()> {
     }
     let (windows, frames) = (measured.windows_per_s, measured.frames_per_s);
     let (size, threads, bytes) = (args.size, args.threads, measured.bytes_per_row);
-    print(format!("loader  {windows:.0} clips/s, {frames:.0} frames/s of {size} x {size}, {threads} threads"))?;
+    print(format!(
+        "loader  {windows:.0} clips/s, {frames:.0} frames/s of {size} x {size}, {threads} threads"
+    ))?;
     print(format!("store   {bytes:.0} bytes a row"))
 }
 

@@ -110,14 +110,22 @@ fn manifests(protocol: &Protocol) -> Result<Vec<Manifest>> {
     if protocol.manifest.is_none() {
         return Ok(Vec::new());
     }
-    Ok([Pairs::Dev, Pairs::Test].map(|split| protocol.manifest(split)).into_iter().collect::<Result<_, _>>()?)
+    Ok([Pairs::Dev, Pairs::Test]
+        .map(|split| protocol.manifest(split))
+        .into_iter()
+        .collect::<Result<_, _>>()?)
 }
 
 fn show(name: &str, json: bool) -> Result<Outcome> {
     let protocol = Protocol::find(name)?;
     let mut splits = Vec::new();
     for manifest in manifests(&protocol)? {
-        splits.push((manifest.split.clone(), manifest.pairs.len(), manifest.moved_share(), protocol.hash(&manifest)?));
+        splits.push((
+            manifest.split.clone(),
+            manifest.pairs.len(),
+            manifest.moved_share(),
+            protocol.hash(&manifest)?,
+        ));
     }
     if json {
         let facts = splits.iter().map(
@@ -172,7 +180,9 @@ fn verify(args: &VerifyArgs) -> Result<Outcome> {
     };
     let remade = match args.remake {
         true if protocol.name != "held-out" => bail!("--remake makes the pairs of held-out; leave it out"),
-        true => Some(make_manifest(&HeldOutConfig::split(split_name(args.pairs.split))).0.pairs == manifest.pairs),
+        true => {
+            Some(make_manifest(&HeldOutConfig::split(split_name(args.pairs.split))).0.pairs == manifest.pairs)
+        }
         false => None,
     };
     let hash = protocol.hash(&manifest)?;

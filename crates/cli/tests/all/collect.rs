@@ -54,7 +54,10 @@ fn break_and_mend(store: &Path, episodes: u64) {
     let bytes = std::fs::read(store).unwrap();
     std::fs::write(store, &bytes[..bytes.len() - 9]).unwrap();
     let message = refused(&["data", "inspect", text(store)]);
-    assert!(message.contains(&format!("episode {}", episodes - 1)) && message.contains("data repair"), "{message}");
+    assert!(
+        message.contains(&format!("episode {}", episodes - 1)) && message.contains("data repair"),
+        "{message}"
+    );
     let mended = json(&["data", "repair", text(store), "--json"]);
     assert_eq!((&mended["kept"], mended["dropped"].as_array().unwrap().len()), (&(episodes - 1).into(), 1));
     assert_eq!(json(&["data", "inspect", text(store), "--json"])["episodes"], episodes - 1);

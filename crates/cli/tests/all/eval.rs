@@ -32,7 +32,8 @@ fn baselines_do_not_depend_on_threads() {
 fn a_run_is_continued_and_never_mixed_with_another() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
-    let run = |more: &[&str]| worldbench(&[&["eval", "--policy", "random", "--out", text(&out)], more].concat());
+    let run =
+        |more: &[&str]| worldbench(&[&["eval", "--policy", "random", "--out", text(&out)], more].concat());
     assert!(run(&["--episodes", "2"]).status.success());
     let output = run(&["--episodes", "4", "--gif", "3"]);
     assert!(output.status.success(), "{}", stderr(&output));

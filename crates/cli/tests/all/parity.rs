@@ -9,7 +9,11 @@ fn replay_prints_what_the_fixture_holds() {
     let recorded: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let printed = json(&["replay", text(&path), "--json"]);
     for key in KEYS {
-        assert_eq!(printed[key].as_array().unwrap().len(), recorded["ops"].as_array().unwrap().len(), "{key}");
+        assert_eq!(
+            printed[key].as_array().unwrap().len(),
+            recorded["ops"].as_array().unwrap().len(),
+            "{key}"
+        );
     }
     // Rewards may differ in the last digit; everything else is equal.
     for key in KEYS.iter().filter(|key| **key != "reward") {

@@ -76,7 +76,10 @@ fn bad_input_is_refused_with_a_remedy() {
 fn configurations_are_layered() {
     let output = worldbench(&["config", "show", "collect", "--preset", "smoke", "--set", "seed=3"]);
     let shown = stdout(&output);
-    assert!(output.status.success() && shown.contains("seed = 3") && shown.contains("sources = 8"), "{shown}");
+    assert!(
+        output.status.success() && shown.contains("seed = 3") && shown.contains("sources = 8"),
+        "{shown}"
+    );
 }
 
 #[test]

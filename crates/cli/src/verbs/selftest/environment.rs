@@ -92,7 +92,8 @@ fn episode(path: &Path, name: &str) -> Result<Vec<Item>> {
     // A key that the file lacks cannot be trusted to agree.
     let of = |errors: &[Option<f64>]| worst(errors.iter().map(|e| e.unwrap_or(f64::INFINITY)));
     let bound = if episode.setup.agent_shape == Shape::Circle { 0.0 } else { POLYGON_TOLERANCE };
-    let item = |what: &str, error, bound| Item::compared(format!("push_t episode {name} {what}"), error, bound);
+    let item =
+        |what: &str, error, bound| Item::compared(format!("push_t episode {name} {what}"), error, bound);
     let mut items = vec![
         item("state", of(&[d.state, d.block_angle_raw, d.block_velocity]), bound),
         item("contacts", of(&[d.contact_points, d.n_contacts, d.terminated]), 0.0),
@@ -110,7 +111,10 @@ fn geometry(setup: &Setup, derived: &Derived) -> f64 {
     worst([
         largest(&block.cog, &derived.block_cog),
         largest(&[block.moment], &[derived.block_moment]),
-        largest(block.parts().as_flattened().as_flattened(), derived.block_parts.as_flattened().as_flattened()),
+        largest(
+            block.parts().as_flattened().as_flattened(),
+            derived.block_parts.as_flattened().as_flattened(),
+        ),
         worst(derived.agent_radius.iter().map(|r| (r - agent.radius).abs())),
     ])
 }

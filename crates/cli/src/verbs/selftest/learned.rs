@@ -27,9 +27,10 @@ pub fn check(root: &Path, device: &str) -> Result<Vec<Item>> {
     let device = worldbench_nn::device(device)?;
     let models = root.join("models");
     let mut items = match worldbench_models::parity::check_on(&models, &device) {
-        Ok(found) => {
-            found.iter().map(|i| Item::compared(format!("pldm {}", i.name), i.max_error, i.tolerance)).collect()
-        }
+        Ok(found) => found
+            .iter()
+            .map(|i| Item::compared(format!("pldm {}", i.name), i.max_error, i.tolerance))
+            .collect(),
         Err(error) => vec![Item::missed("pldm", error)],
     };
     match worldbench_plan::parity::check(root) {
@@ -100,7 +101,8 @@ fn starts(path: &Path) -> Result<Vec<Item>> {
         selection: Some(Selection { seed: case.seed, episodes: case.size }),
         ..Protocol::find("swm-v1")?
     };
-    let (episode, start): (Vec<_>, Vec<_>) = protocol.select_starts(&case.episode_lengths)?.into_iter().unzip();
+    let (episode, start): (Vec<_>, Vec<_>) =
+        protocol.select_starts(&case.episode_lengths)?.into_iter().unzip();
     let same = episode == case.episode && start == case.start_step;
     items.push(equal("evaluation starts, full procedure".into(), same));
     Ok(items)
