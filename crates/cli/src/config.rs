@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use serde::{Serialize, de::DeserializeOwned};
 use worldbench_core::config::{Layers, nearest};
+use worldbench_plan::SolverConfig;
 
 /// Compiled-in presets of one kind of configuration: (name, TOML).
 pub type Presets = &'static [(&'static str, &'static str)];
@@ -32,7 +33,22 @@ pub struct ConfigArgs {
 impl ConfigArgs {
     /// All layers over the defaults of `T`.
     pub fn layers<T: Serialize + Default>(&self, presets: Presets) -> Result<Layers> {
-        let mut layers = Layers::new(&T::default())?;
+        self.layers_over(&T::default(), presets)
+    }
+
+    /// All layers over a planner's defaults; `--set kind=NAME` chooses the planner.
+    pub fn solver_layers(&self) -> Result<Layers> {
+        let kinds = self.set.iter().filter_map(|assignment| assignment.strip_prefix("kind="));
+        let base: SolverConfig = match kinds.last() {
+            Some(kind) => serde_json::from_value(serde_json::json!({ "kind": kind.trim_matches('"') }))
+                .with_context(|| format!("--set kind={kind}"))?,
+            None => SolverConfig::default(),
+        };
+        self.layers_over(&base, &[])
+    }
+
+    fn layers_over<T: Serialize>(&self, base: &T, presets: Presets) -> Result<Layers> {
+        let mut layers = Layers::new(base)?;
         if let Some(name) = &self.preset {
             layers = match presets.iter().find(|(known, _)| known == name) {
                 _ if std::path::Path::new(name).is_file() => layers.file(name.as_ref())?,

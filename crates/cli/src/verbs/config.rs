@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             layers
         }
         What::Solver => {
-            let layers = config.layers::<SolverConfig>(&[])?;
+            let layers = config.solver_layers()?;
             layers.resolve::<SolverConfig>()?.build()?;
             layers
         }

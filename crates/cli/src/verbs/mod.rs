@@ -28,7 +28,7 @@ Exit codes: 0 done, 1 a check missed, 2 wrong usage or bad input.";
 
 /// Simulates, records, trains, plans and scores latent world models.
 #[derive(Debug, clap::Parser)]
-#[command(name = "worldbench", version, about, after_help = EXAMPLES, propagate_version = true)]
+#[command(name = "worldbench", version, after_help = EXAMPLES, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,

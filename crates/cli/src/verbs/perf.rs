@@ -20,6 +20,7 @@ pub struct Args {
 enum Verb {
     Env(EnvArgs),
     Data(DataArgs),
+    Plan(PlanArgs),
     Peak(PeakArgs),
 }
 
@@ -57,6 +58,26 @@ struct DataArgs {
     json: bool,
 }
 
+/// One solve of the cross-entropy method with the full-size PLDM (random weights, one environment)
+#[derive(Debug, clap::Args)]
+struct PlanArgs {
+    /// Candidate plans per iteration
+    #[arg(long, default_value_t = 300, value_parser = size)]
+    samples: usize,
+    /// Iterations
+    #[arg(long, default_value_t = 30, value_parser = size)]
+    iterations: usize,
+    /// Action blocks of a plan
+    #[arg(long, default_value_t = 5, value_parser = size)]
+    horizon: usize,
+    /// Threads
+    #[arg(long, default_value_t = cores(), value_parser = threads)]
+    threads: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// Peak f32 arithmetic of the CPU: the yardstick of every other figure
 #[derive(Debug, clap::Args)]
 struct PeakArgs {
@@ -80,10 +101,19 @@ fn threads(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A size of a planning problem.
+fn size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size @ 1..=100_000) => Ok(size),
+        _ => Err("give a number from 1 to 100000".into()),
+    }
+}
+
 pub fn run(args: &Args) -> Result<Outcome> {
     match &args.verb {
         Verb::Env(args) => env(args)?,
         Verb::Data(args) => data(args)?,
+        Verb::Plan(args) => plan(args)?,
         Verb::Peak(args) => peak(args)?,
     }
     Ok(Outcome::Done)
@@ -115,6 +145,24 @@ fn data(args: &DataArgs) -> Result<()> {
         "loader  {windows:.0} clips/s, {frames:.0} frames/s of {size} x {size}, {threads} threads"
     ))?;
     print(format!("store   {bytes:.0} bytes a row"))
+}
+
+fn plan(args: &PlanArgs) -> Result<()> {
+    let PlanArgs { samples, iterations, horizon, threads, json } = *args;
+    let measured = worldbench_models::planning::perf(samples, iterations, horizon, threads)?;
+    if json {
+        return print_json(&measured);
+    }
+    let (seconds, rate, share) = (measured.seconds, measured.gflops, 100.0 * measured.share_of_peak);
+    print(format!("solve   {seconds:.2} s: {samples} samples x {iterations} iterations x {horizon} blocks"))?;
+    print(format!("rate    {rate:.0} GFLOP/s, {share:.0} % of the peak of {threads} threads"))?;
+    let (executed, naive) = (measured.gflop, measured.gflop_naive);
+    print(format!("work    {executed:.0} GFLOP executed, {naive:.0} in the plain rollout"))?;
+    print(format!(
+        "encode  {:.3} s for context and goal, {:.0} MB in all",
+        measured.encode_seconds,
+        measured.memory as f64 / 1e6
+    ))
 }
 
 fn peak(args: &PeakArgs) -> Result<()> {

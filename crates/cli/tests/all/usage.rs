@@ -1,6 +1,6 @@
 use super::*;
 
-const VERBS: [&[&str]; 22] = [
+const VERBS: [&[&str]; 23] = [
     &["collect"],
     &["data"],
     &["data", "inspect"],
@@ -15,6 +15,7 @@ const VERBS: [&[&str]; 22] = [
     &["perf"],
     &["perf", "env"],
     &["perf", "data"],
+    &["perf", "plan"],
     &["perf", "peak"],
     &["protocol"],
     &["protocol", "verify"],
