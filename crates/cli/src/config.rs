@@ -16,6 +16,25 @@ pub const COLLECT: Presets = &[
     ("quick", include_str!("../../../configs/collect/quick.toml")),
 ];
 
+/// Presets of `train`.
+pub const TRAIN: Presets = &[
+    ("pldm-compact", include_str!("../../../configs/train/pldm-compact.toml")),
+    ("lewm-compact", include_str!("../../../configs/train/lewm-compact.toml")),
+];
+
+/// Presets of planners.
+pub const PLAN: Presets = &[
+    ("cem", include_str!("../../../configs/plan/cem.toml")),
+    ("mppi", include_str!("../../../configs/plan/mppi.toml")),
+];
+
+/// Presets of `bench`.
+pub const BENCH: Presets = &[
+    ("smoke", include_str!("../../../configs/bench/smoke.toml")),
+    ("quick", include_str!("../../../configs/bench/quick.toml")),
+    ("standard", include_str!("../../../configs/bench/standard.toml")),
+];
+
 /// Flags that every configurable verb shares.
 #[derive(Debug, Default, clap::Args)]
 pub struct ConfigArgs {

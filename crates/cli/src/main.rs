@@ -4,6 +4,7 @@
 
 mod config;
 mod embedded;
+mod learned;
 mod output;
 mod pairs;
 mod policy;

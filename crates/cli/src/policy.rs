@@ -1,16 +1,28 @@
 //! Policies by name.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use worldbench_eval::{Baseline, Policy, System, policies::Oracle};
 
 use crate::config::unknown;
+use crate::learned;
 
 /// Flags that choose what acts.
 #[derive(Debug, clap::Args)]
 pub struct PolicyArgs {
     /// Policy: random, no-op, replay, weak or oracle; several are separated by commas
-    #[arg(long, value_name = "NAME", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', required_unless_present = "checkpoint")]
     pub policy: Vec<String>,
+    /// Checkpoint directory of a learned world model
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// How the checkpoint plans: cem, mppi, or the path of a TOML file
+    #[arg(long, value_name = "NAME|PATH", default_value = "cem", requires = "checkpoint")]
+    pub planner: String,
+    /// One planning value laid over the planner's, e.g. --set solver.samples=64; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", requires = "checkpoint")]
+    pub set: Vec<String>,
 }
 
 /// A policy and how its row is labelled.
@@ -33,7 +45,12 @@ const NAMES: [(&str, System); 5] = [
 impl PolicyArgs {
     /// Everything that was asked for, in the order given.
     pub fn load(&self) -> Result<Vec<Loaded>> {
-        self.policy.iter().map(|name| load_policy(name)).collect()
+        let mut all: Vec<Loaded> = self.policy.iter().map(|name| load_policy(name)).collect::<Result<_>>()?;
+        if let Some(directory) = &self.checkpoint {
+            let (system, policy) = learned::load(directory, &self.planner, &self.set)?;
+            all.push(Loaded { system, policy: Box::new(policy) });
+        }
+        Ok(all)
     }
 }
 

@@ -41,6 +41,14 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     write().map_err(TrainError::io(path))
 }
 
+/// CRC-32 of a file as eight hex digits: names the weights that a score belongs to.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn file_hash(path: &Path) -> Result<String, TrainError> {
+    Ok(format!("{:08x}", crc32fast::hash(&fs::read(path).map_err(TrainError::io(path))?)))
+}
+
 /// Writes tensors as safetensors; `step` is stored in the file's metadata.
 ///
 /// # Errors

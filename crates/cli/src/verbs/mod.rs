@@ -1,5 +1,6 @@
 //! One file per verb.
 
+mod bench;
 mod collect;
 mod completions;
 mod config;
@@ -11,6 +12,7 @@ mod plan;
 mod protocol;
 mod replay;
 mod selftest;
+mod train;
 
 use anyhow::Result;
 
@@ -36,6 +38,8 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    Bench(bench::Args),
+    Train(train::Args),
     Collect(collect::Args),
     Data(data::Args),
     Eval(eval::Args),
@@ -54,6 +58,8 @@ impl Cli {
     /// Runs the verb.
     pub fn run(self) -> Result<Outcome> {
         match self.verb {
+            Verb::Bench(args) => bench::run(&args),
+            Verb::Train(args) => train::run(&args),
             Verb::Collect(args) => collect::run(&args),
             Verb::Data(args) => data::run(&args),
             Verb::Eval(args) => eval::run(&args),

@@ -16,7 +16,7 @@ use worldbench_env::{Factors, PushT, PushTConfig};
 
 pub use expert::{Expert, ExpertConfig, Style};
 pub use oracle::{Oracle, OracleConfig};
-pub use planner::Planner;
+pub use planner::{Planner, PlannerConfig};
 
 /// A fresh environment with relative actions, placed in `state` (which must be finite, as recorded states are).
 #[must_use]

@@ -5,15 +5,45 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
 use worldbench_env::raster::{Filter, Renderer};
 use worldbench_env::{Factors, RenderState};
-use worldbench_plan::{Context, History, Mpc, Objective, PlanConfig, Solver, WorldModel};
+use worldbench_plan::{Context, History, Mpc, Objective, PlanConfig, Solver, SolverConfig, WorldModel};
 
 use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
 
 /// Width of an environment action.
 const ACTION: usize = 2;
+
+/// Everything about planning that a configuration file says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannerConfig {
+    /// The solver.
+    pub solver: SolverConfig,
+    /// Horizon, replanning and history, in blocks.
+    pub plan: PlanConfig,
+    /// What candidate plans are scored by.
+    pub objective: Objective,
+}
+
+impl PlannerConfig {
+    /// Puts a planner together.
+    ///
+    /// # Errors
+    /// Names the key of the solver or the plan that is out of range.
+    pub fn build(
+        &self,
+        name: String,
+        checkpoint: String,
+        model: Arc<dyn WorldModel>,
+    ) -> Result<Planner, worldbench_plan::PlanError> {
+        self.plan.validate()?;
+        let solver = Arc::from(self.solver.build()?);
+        Ok(Planner { name, checkpoint, model, solver, plan: self.plan.clone(), objective: self.objective })
+    }
+}
 
 /// A world model, a solver and how they are used.
 pub struct Planner {

@@ -14,7 +14,7 @@ use super::params::{Affine, Linear, ParamTable};
 /// Side of a stem patch in pixels.
 const PATCH: usize = 4;
 /// Frames unfolded at a time.
-const CHUNK: usize = 8;
+const CHUNK: usize = 16;
 /// Weight of the newest batch in the running BatchNorm statistics.
 const MOMENTUM: f32 = 0.1;
 
@@ -128,35 +128,36 @@ impl Encoder {
             let stem = linear::forward(params, &self.stem, &self.patches(chunk));
             let first = linear::forward(params, &self.convs[0], &self.unfold(0, &linear::gelu(&stem), n));
             let second = linear::forward(params, &self.convs[1], &self.unfold(1, &linear::gelu(&first), n));
-            out.dense.extend(linear::forward(params, &self.dense, &linear::gelu(&second)));
             out.stem.extend(stem);
             out.convs[0].extend(first);
             out.convs[1].extend(second);
         }
+        // The dense weight is large, so it is packed once for all frames.
+        out.dense = linear::forward(params, &self.dense, &linear::gelu(&out.convs[1]));
         out
     }
 
     /// Adds the trunk's weight gradients, given the gradient of its dense output.
     pub fn trunk_backward(&self, params: &[f32], frames: &[u8], trunk: &Trunk, grad: &[f32], grads: &mut [f32]) {
+        let flat = linear::gelu(&trunk.convs[1]);
+        let d_second = linear::backward(params, &self.dense, &flat, grad, grads);
+        let d_second = linear::gelu_backward(&trunk.convs[1], &d_second);
         let bytes = self.frame_bytes();
         let total = frames.len() / bytes;
         for first in (0..total).step_by(CHUNK) {
-            let last = total.min(first + CHUNK);
-            let n = last - first;
-            fn rows(v: &[f32], total: usize, first: usize, last: usize) -> &[f32] {
+            let n = CHUNK.min(total - first);
+            let part = |v: &[f32]| {
                 let each = v.len() / total;
-                &v[first * each..last * each]
-            }
-            let pre2 = rows(&trunk.convs[1], total, first, last);
-            let d2 = linear::backward(params, &self.dense, &linear::gelu(pre2), rows(grad, total, first, last), grads);
-            let d2 = linear::gelu_backward(pre2, &d2);
-            let pre1 = rows(&trunk.convs[0], total, first, last);
-            let d1 = self.conv_backward(params, 1, pre1, &d2, n, grads);
+                first * each..(first + n) * each
+            };
+            let pre1 = &trunk.convs[0][part(&trunk.convs[0])];
+            let d1 = self.conv_backward(params, 1, pre1, &d_second[part(&d_second)], n, grads);
             let d1 = linear::gelu_backward(pre1, &d1);
-            let pre0 = rows(&trunk.stem, total, first, last);
+            let pre0 = &trunk.stem[part(&trunk.stem)];
             let d0 = self.conv_backward(params, 0, pre0, &d1, n, grads);
             let d0 = linear::gelu_backward(pre0, &d0);
-            linear::backward_weights(&self.stem, &self.patches(&frames[first * bytes..last * bytes]), &d0, grads);
+            let patches = self.patches(&frames[first * bytes..(first + n) * bytes]);
+            linear::backward_weights(&self.stem, &patches, &d0, grads);
         }
     }
 

@@ -1,0 +1,129 @@
+//! Training runs and learned policies, shared by `train`, `eval` and `bench`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use worldbench_core::config::Layers;
+use worldbench_data::{Split, Store};
+use worldbench_eval::policies::{Planner, PlannerConfig};
+use worldbench_eval::{RowResult, System};
+use worldbench_train::checkpoint::{file_hash, write_atomic};
+use worldbench_train::{CompactLearner, Method, TrainConfig, Trainer, compact};
+
+use crate::config::{PLAN, Presets, TRAIN, unknown};
+use crate::output::{bar, print};
+
+/// Layers of a configuration that has no defaults but its presets: preset (or file), then `sets`.
+pub fn preset_layers<T: serde::Serialize + serde::de::DeserializeOwned>(
+    presets: Presets, name: &str, sets: &[String],
+) -> Result<Layers> {
+    let (origin, text) = match presets.iter().find(|(known, _)| *known == name) {
+        _ if Path::new(name).is_file() => {
+            let text = std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?;
+            (name.to_string(), text)
+        }
+        Some((known, text)) => (format!("preset {known}"), (*text).to_string()),
+        None => return Err(unknown("preset", name, presets.iter().map(|(known, _)| *known))),
+    };
+    let base: T = toml::from_str(&text).with_context(|| origin)?;
+    sets.iter().try_fold(Layers::new(&base)?, |layers, set| Ok(layers.set(set)?))
+}
+
+/// A training configuration.
+pub fn train_config(name: &str, sets: &[String]) -> Result<TrainConfig> {
+    let config: TrainConfig = preset_layers::<TrainConfig>(TRAIN, name, sets)?.resolve()?;
+    config.check()?;
+    Ok(config)
+}
+
+/// How a model is used for planning.
+pub fn planner_config(name: &str, sets: &[String]) -> Result<PlannerConfig> {
+    Ok(preset_layers::<PlannerConfig>(PLAN, name, sets)?.resolve()?)
+}
+
+/// Trains, or continues, the run in `directory` on the store at `data`. Returns the seconds of training in all.
+pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<f64> {
+    let store = Arc::new(Store::open(data)?);
+    let split = Split::by_source(&store, config.validation, config.seed);
+    let mut learner = CompactLearner::new(config, &store, &split)?;
+    let spec = compact::window_spec(config);
+    let mut trainer = Trainer::open(config, directory, store, split, spec, &mut learner)?;
+    if trainer.step() > 0 && trainer.step() < config.steps {
+        print(format!("{}: continuing at step {} of {}", directory.display(), trainer.step(), config.steps))?;
+    }
+    let bar = bar(config.steps as usize, config.method.name());
+    let mut shown = Instant::now();
+    trainer.run(&mut learner, &mut |now| {
+        bar.set_position(now.step);
+        if let Some(warning) = &now.warning {
+            bar.suspend(|| eprintln!("warning: step {}: {warning}", now.step));
+        }
+        let loss = now.metrics.first().map_or(f32::NAN, |(_, loss)| *loss);
+        bar.set_message(format!("{} loss {loss:.3}, {:.0} samples/s", config.method.name(), now.samples_per_s));
+        // A log file has no progress bar: say something once a minute.
+        if bar.is_hidden() && shown.elapsed().as_secs() >= 60 {
+            shown = Instant::now();
+            let left = (now.total - now.step) as f64 * config.batch as f64 / now.samples_per_s;
+            println!(
+                "{} step {} of {}, loss {loss:.3}, {:.0} samples/s, {:.0} s left",
+                config.method.name(),
+                now.step,
+                now.total,
+                now.samples_per_s,
+                left
+            );
+        }
+        true
+    })?;
+    bar.finish_and_clear();
+    Ok(trainer.seconds())
+}
+
+/// Copies what evaluation needs out of the finished run `run` into `target`.
+pub fn export(run: &Path, target: &Path, card: &str) -> Result<()> {
+    std::fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
+    for name in ["model.safetensors", "config.toml"] {
+        let bytes = std::fs::read(run.join(name))
+            .with_context(|| format!("cannot read {}; train the run to its end", run.join(name).display()))?;
+        write_atomic(&target.join(name), &bytes)?;
+    }
+    Ok(write_atomic(&target.join("card.md"), card.as_bytes())?)
+}
+
+/// The checkpoint in `directory` with a planner, and what its rows are labelled.
+pub fn load(directory: &Path, planner: &str, sets: &[String]) -> Result<(System, Planner)> {
+    let config = planner_config(planner, sets)?;
+    let (model, method, _) = compact::load(directory)?;
+    let name = format!("{}-{}", method.name(), planner_label(planner).to_lowercase());
+    let hash = file_hash(&directory.join("model.safetensors"))?;
+    Ok((system(method), config.build(name, hash, Arc::new(model))?))
+}
+
+/// The row's system for a method.
+pub fn system(method: Method) -> System {
+    match method {
+        Method::Pldm => System::Pldm,
+        Method::Lewm => System::LeWm,
+    }
+}
+
+/// `MPPI` for the preset `mppi`, the file's stem for a path.
+pub fn planner_label(planner: &str) -> String {
+    let stem = Path::new(planner).file_stem().map_or(planner.into(), |s| s.to_string_lossy());
+    if PLAN.iter().any(|(known, _)| *known == planner) { stem.to_uppercase() } else { stem.into_owned() }
+}
+
+/// What a reader should know about a compact row: inputs and size.
+pub fn describe(config: &TrainConfig, row: &mut RowResult) {
+    let pixels = config.model.encoder.resolution;
+    let inputs = if config.model.proprio { " + proprioception" } else { "" };
+    row.variant = format!("compact, {pixels} px{inputs}");
+}
+
+/// Number of parameters of a compact configuration.
+pub fn parameters(config: &TrainConfig) -> usize {
+    worldbench_models::compact::CompactNet::new(&config.model).table.len()
+}
+
