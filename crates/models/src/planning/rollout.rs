@@ -12,7 +12,7 @@ use super::{Error, JepaPlanner, check_len};
 use crate::jepa::JepaConfig;
 
 /// Samples that a thread takes through a rollout at once: enough to read the weights rarely (43 MB at full size
-/// per window), few enough for the activations to stay near the core. Measured; flat from 75 to 150.
+/// per window), few enough for the activations to stay near the core. On a busy 2-core machine 75 was 8 % slower, 28 a fourth.
 pub(super) const CHUNK: usize = 150;
 
 /// Buffers of one thread.
