@@ -57,8 +57,8 @@ impl ConfigArgs {
 
     /// All layers over a planner's defaults; `--set kind=NAME` chooses the planner.
     pub fn solver_layers(&self) -> Result<Layers> {
-        let kinds = self.set.iter().filter_map(|assignment| assignment.strip_prefix("kind="));
-        let base: SolverConfig = match kinds.last() {
+        let mut kinds = self.set.iter().filter_map(|assignment| assignment.strip_prefix("kind="));
+        let base: SolverConfig = match kinds.next_back() {
             Some(kind) => serde_json::from_value(serde_json::json!({ "kind": kind.trim_matches('"') }))
                 .with_context(|| format!("--set kind={kind}"))?,
             None => SolverConfig::default(),
@@ -84,6 +84,14 @@ impl ConfigArgs {
     /// The resolved configuration.
     pub fn resolve<T: Serialize + DeserializeOwned + Default>(&self, presets: Presets) -> Result<T> {
         Ok(self.layers::<T>(presets)?.resolve()?)
+    }
+}
+
+/// A number of threads from the command line; 0 stands for one per core.
+pub fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 0..=1024) => Ok(count),
+        _ => Err("give a number of threads up to 1024; 0 takes one per core".into()),
     }
 }
 

@@ -31,7 +31,16 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 /// Reports an error and all its causes on standard error.
 pub fn complain(error: &anyhow::Error) {
     // There is nobody left to tell when standard error is closed.
-    let _ = writeln!(std::io::stderr().lock(), "error: {error:#}");
+    let _ = writeln!(std::io::stderr().lock(), "error: {}", describe(error));
+}
+
+/// An error with its causes, each said once: many messages quote their cause already.
+pub fn describe(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |shown, cause| match shown.contains(&cause) {
+        _ if shown.is_empty() => cause,
+        true => shown,
+        false => format!("{shown}: {cause}"),
+    })
 }
 
 /// Whether the reader of our output has gone away.

@@ -29,7 +29,7 @@ pub struct Args {
     #[command(flatten)]
     config: ConfigArgs,
     /// Threads; 0 takes one per core
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = crate::config::threads)]
     threads: usize,
     /// Print the summary as JSON
     #[arg(long)]

@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Episodes run at the same time; 0 takes one per core
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = crate::config::threads)]
     threads: usize,
     /// Keep every finished episode (episodes.jsonl) and the score (summary.json) here, and continue from them; with
     /// several policies each has its own directory inside

@@ -14,6 +14,7 @@ use worldbench_env::{
 };
 
 use super::Item;
+use crate::output::describe;
 
 /// Polygon agents touch the block with edges, where the reference's own contact order shows in the last digits.
 const POLYGON_TOLERANCE: f64 = 1e-6;
@@ -31,7 +32,7 @@ pub fn check(root: &Path) -> Vec<Item> {
 }
 
 fn refused(item: &str, error: &anyhow::Error) -> Vec<Item> {
-    vec![Item::missed(item, format!("{error:#}"))]
+    vec![Item::missed(item, describe(error))]
 }
 
 /// Reads and parses a JSON file.
@@ -196,7 +197,7 @@ fn frames(folder: &Path) -> Result<Vec<Item>> {
             let name = format!("push_t frame {file}");
             items.push(match error {
                 Ok(error) => Item::compared(name, error, 0.0),
-                Err(error) => Item::missed(name, format!("{error:#}")),
+                Err(error) => Item::missed(name, describe(&error)),
             });
         }
     }

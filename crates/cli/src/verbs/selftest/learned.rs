@@ -8,6 +8,7 @@ use worldbench_core::numpy::Pcg64;
 use worldbench_eval::{Protocol, protocol::Selection};
 
 use super::{Item, environment::read_json};
+use crate::output::describe;
 
 /// Subjects of the fixtures that this build lacks.
 const NOT_BUILT: [&str; 7] = [
@@ -41,7 +42,7 @@ pub fn check(root: &Path, device: &str) -> Result<Vec<Item>> {
     }
     items.extend(
         starts(&models.join("eval_starts.json"))
-            .unwrap_or_else(|e| vec![Item::missed("evaluation starts", format!("{e:#}"))]),
+            .unwrap_or_else(|e| vec![Item::missed("evaluation starts", describe(&e))]),
     );
     items.extend(NOT_BUILT.map(Item::not_built));
     Ok(items)
