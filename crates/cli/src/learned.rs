@@ -17,7 +17,9 @@ use crate::output::{bar, print};
 
 /// Layers of a configuration that has no defaults but its presets: preset (or file), then `sets`.
 pub fn preset_layers<T: serde::Serialize + serde::de::DeserializeOwned>(
-    presets: Presets, name: &str, sets: &[String],
+    presets: Presets,
+    name: &str,
+    sets: &[String],
 ) -> Result<Layers> {
     let (origin, text) = match presets.iter().find(|(known, _)| *known == name) {
         _ if Path::new(name).is_file() => {
@@ -61,7 +63,11 @@ pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<f64>
             bar.suspend(|| eprintln!("warning: step {}: {warning}", now.step));
         }
         let loss = now.metrics.first().map_or(f32::NAN, |(_, loss)| *loss);
-        bar.set_message(format!("{} loss {loss:.3}, {:.0} samples/s", config.method.name(), now.samples_per_s));
+        bar.set_message(format!(
+            "{} loss {loss:.3}, {:.0} samples/s",
+            config.method.name(),
+            now.samples_per_s
+        ));
         // A log file has no progress bar: say something once a minute.
         if bar.is_hidden() && shown.elapsed().as_secs() >= 60 {
             shown = Instant::now();
@@ -126,4 +132,3 @@ pub fn describe(config: &TrainConfig, row: &mut RowResult) {
 pub fn parameters(config: &TrainConfig) -> usize {
     worldbench_models::compact::CompactNet::new(&config.model).table.len()
 }
-

@@ -35,7 +35,11 @@ pub trait WorldModel: Send + Sync {
     ///
     /// # Errors
     /// When the context does not fit the model.
-    fn problem<'a>(&'a self, context: &Context, objective: Objective) -> Result<Box<dyn Cost + 'a>, CostError>;
+    fn problem<'a>(
+        &'a self,
+        context: &Context,
+        objective: Objective,
+    ) -> Result<Box<dyn Cost + 'a>, CostError>;
 
     /// Environment actions `[K * 2]` of one normalised block `[D]`.
     fn decode_block(&self, block: &[f32], actions: &mut [f32]);

@@ -8,8 +8,8 @@ use serde_json::json;
 use worldbench_data::Store;
 use worldbench_eval::protocol::Split;
 use worldbench_eval::{
-    CollectConfig, EvalOptions, Evaluation, Manifest, Policy, Protocol, RowResult, collect, evaluate, gif::write_gif,
-    report::write_markdown, rows::terminal_table,
+    CollectConfig, EvalOptions, Evaluation, Manifest, Policy, Protocol, RowResult, collect, evaluate,
+    gif::write_gif, report::write_markdown, rows::terminal_table,
 };
 use worldbench_train::TrainConfig;
 use worldbench_train::checkpoint::write_atomic;
@@ -90,12 +90,14 @@ pub fn run(args: &Args) -> Result<Outcome> {
         Some((_, text)) => (*text).to_string(),
         None => return Err(unknown("preset", &args.preset, BENCH.iter().map(|(known, _)| *known))),
     };
-    let mut preset: Preset = toml::from_str(&text).with_context(|| format!("bench preset {}", args.preset))?;
+    let mut preset: Preset =
+        toml::from_str(&text).with_context(|| format!("bench preset {}", args.preset))?;
     if let Some(split) = &args.split {
         preset.split.clone_from(split);
     }
     choose(&mut preset, &args.only)?;
-    let name = Path::new(&args.preset).file_stem().map_or("bench".into(), |s| s.to_string_lossy().into_owned());
+    let name =
+        Path::new(&args.preset).file_stem().map_or("bench".into(), |s| s.to_string_lossy().into_owned());
     let protocol = Protocol::find(worldbench_eval::protocol::DEFAULT)?;
     let split = match preset.split.as_str() {
         "dev" => Split::Dev,
@@ -113,13 +115,21 @@ pub fn run(args: &Args) -> Result<Outcome> {
 fn choose(preset: &mut Preset, only: &[String]) -> Result<()> {
     let methods: Vec<&String> = only.iter().filter(|o| !ENVIRONMENTS.contains(&o.as_str())).collect();
     for method in &methods {
-        if !preset.models.iter().any(|m| m.train.split('-').any(|part| part == *method) || m.train == **method) {
+        if !preset
+            .models
+            .iter()
+            .any(|m| m.train.split('-').any(|part| part == *method) || m.train == **method)
+        {
             let known: Vec<&str> = preset.models.iter().map(|m| m.train.as_str()).collect();
-            bail!("--only {method}: no such method or environment here; known are {}, push-t", known.join(", "));
+            bail!(
+                "--only {method}: no such method or environment here; known are {}, push-t",
+                known.join(", ")
+            );
         }
     }
     if !methods.is_empty() {
-        let named = |m: &Model| methods.iter().any(|o| m.train == **o || m.train.split('-').any(|part| part == *o));
+        let named =
+            |m: &Model| methods.iter().any(|o| m.train == **o || m.train.split('-').any(|part| part == *o));
         preset.models.retain(named);
     }
     Ok(())
@@ -150,7 +160,8 @@ impl Bench {
         let loaded = load_policy(name)?;
         let evaluation = self.evaluate(name, loaded.policy.as_ref())?;
         let command = format!("worldbench eval --policy {name} --split {}", self.preset.split);
-        let row = RowResult::new(loaded.system, &self.protocol.environment, &evaluation, &self.limited(command));
+        let row =
+            RowResult::new(loaded.system, &self.protocol.environment, &evaluation, &self.limited(command));
         self.finish(name, row, &evaluation)
     }
 
@@ -191,7 +202,12 @@ impl Bench {
         if !picture.exists() {
             write_gif(&picture, &evaluation.outcomes[episode])?;
         }
-        print(format!("{}: {} | block-moved {}", row.label(), row.score.all.text(), row.score.block_moved.text()))?;
+        print(format!(
+            "{}: {} | block-moved {}",
+            row.label(),
+            row.score.all.text(),
+            row.score.block_moved.text()
+        ))?;
         if self.rows.is_empty() {
             print(format!("first picture: {}", picture.display()))?;
         }
@@ -238,7 +254,11 @@ impl Bench {
         let run = self.directory.join("train").join(&model.train);
         // The trainer itself knows whether the run is complete; a finished one returns at once.
         let seconds = learned::train(&config, data, &run)?;
-        print(format!("{}: {} parameters, trained {seconds:.0} s", model.train, learned::parameters(&config)))?;
+        print(format!(
+            "{}: {} parameters, trained {seconds:.0} s",
+            model.train,
+            learned::parameters(&config)
+        ))?;
         learned::export(&run, &target, &self.card(model, &config, data, seconds)?)?;
         Ok((config, target))
     }
@@ -264,7 +284,13 @@ impl Bench {
         ))
     }
 
-    fn learned(&mut self, model: &Model, config: &TrainConfig, checkpoint: &Path, planner: &str) -> Result<()> {
+    fn learned(
+        &mut self,
+        model: &Model,
+        config: &TrainConfig,
+        checkpoint: &Path,
+        planner: &str,
+    ) -> Result<()> {
         let (system, policy) = learned::load(checkpoint, planner, &model.solver_set)?;
         let name = row_name(model, planner);
         let evaluation = self.evaluate(&name, &policy)?;

@@ -164,7 +164,9 @@ impl Episode {
             goal_proprio: self.goal_proprio,
         };
         let mut cost = self.model.problem(&context, self.objective).map_err(|e| e.to_string())?;
-        self.mpc.plan(self.solver.as_ref(), cost.as_mut(), self.left, &self.stream).map_err(|e| e.to_string())?;
+        self.mpc
+            .plan(self.solver.as_ref(), cost.as_mut(), self.left, &self.stream)
+            .map_err(|e| e.to_string())?;
         Ok(())
     }
 
@@ -189,7 +191,7 @@ impl Episode {
 
 impl EpisodePolicy for Episode {
     fn act(&mut self, observation: &Observation) -> Result<[f32; ACTION], EvalError> {
-        let seen = (observation.render_state.clone(), proprio(&observation.state));
+        let seen = (*observation.render_state, proprio(&observation.state));
         match self.last_action {
             None => self.history.start(seen),
             Some(action) => self.history.push(&action, seen),

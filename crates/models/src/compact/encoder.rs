@@ -116,7 +116,15 @@ impl Encoder {
 
     fn conv(&self, stage: usize, batch: usize) -> Conv {
         let side = self.config.resolution / (PATCH << stage);
-        Conv { batch, height: side, width: side, channels: self.config.widths[stage], kernel: (3, 3), stride: 2, pad: 1 }
+        Conv {
+            batch,
+            height: side,
+            width: side,
+            channels: self.config.widths[stage],
+            kernel: (3, 3),
+            stride: 2,
+            pad: 1,
+        }
     }
 
     /// Dense features of `frames` (concatenated [R, R, 3] bytes), before BatchNorm.
@@ -138,7 +146,14 @@ impl Encoder {
     }
 
     /// Adds the trunk's weight gradients, given the gradient of its dense output.
-    pub fn trunk_backward(&self, params: &[f32], frames: &[u8], trunk: &Trunk, grad: &[f32], grads: &mut [f32]) {
+    pub fn trunk_backward(
+        &self,
+        params: &[f32],
+        frames: &[u8],
+        trunk: &Trunk,
+        grad: &[f32],
+        grads: &mut [f32],
+    ) {
         let flat = linear::gelu(&trunk.convs[1]);
         let d_second = linear::backward(params, &self.dense, &flat, grad, grads);
         let d_second = linear::gelu_backward(&trunk.convs[1], &d_second);
@@ -162,7 +177,13 @@ impl Encoder {
     }
 
     fn conv_backward(
-        &self, params: &[f32], stage: usize, pre: &[f32], grad: &[f32], n: usize, grads: &mut [f32],
+        &self,
+        params: &[f32],
+        stage: usize,
+        pre: &[f32],
+        grad: &[f32],
+        n: usize,
+        grads: &mut [f32],
     ) -> Vec<f32> {
         let unfolded = self.unfold(stage, &linear::gelu(pre), n);
         let d_unfolded = linear::backward(params, &self.convs[stage], &unfolded, grad, grads);
@@ -186,7 +207,13 @@ impl Encoder {
     /// Gradient of the *normalised* dense features (before the affine part), given that of the embedding.
     #[must_use]
     pub fn embed_backward(
-        &self, params: &[f32], dense: &[f32], norm: &BatchNorm, pre: &[f32], grad: &[f32], grads: &mut [f32],
+        &self,
+        params: &[f32],
+        dense: &[f32],
+        norm: &BatchNorm,
+        pre: &[f32],
+        grad: &[f32],
+        grads: &mut [f32],
     ) -> Vec<f32> {
         let d = linear::backward(params, &self.head, &linear::gelu(pre), grad, grads);
         let mut d = linear::gelu_backward(pre, &d);

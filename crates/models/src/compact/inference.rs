@@ -87,11 +87,17 @@ pub struct CompactModel {
 impl CompactModel {
     /// Packs the weights. `running` holds the BatchNorm mean and variance, [2 * hidden].
     #[must_use]
-    pub fn new(config: &CompactConfig, params: &[f32], running: &[f32], normalisation: Normalisation) -> Self {
+    pub fn new(
+        config: &CompactConfig,
+        params: &[f32],
+        running: &[f32],
+        normalisation: Normalisation,
+    ) -> Self {
         let net = CompactNet::new(config);
         let dense = |layer: &Linear| Dense::new(params, layer);
         let blocks = net.predictor.blocks.iter();
-        let blocks = blocks.map(|b| BlockWeights { film: dense(&b.film), up: dense(&b.up), down: dense(&b.down) });
+        let blocks =
+            blocks.map(|b| BlockWeights { film: dense(&b.film), up: dense(&b.up), down: dense(&b.down) });
         Self {
             stem: dense(&net.encoder.stem),
             convs: [dense(&net.encoder.convs[0]), dense(&net.encoder.convs[1])],
@@ -152,7 +158,9 @@ impl CompactModel {
 
     /// Whitens raw action blocks [n, K * 2] in place.
     pub fn whiten(&self, actions: &mut [f32]) {
-        actions.chunks_exact_mut(self.net.config.block_dim()).for_each(|b| self.normalisation.actions.forward(b));
+        actions
+            .chunks_exact_mut(self.net.config.block_dim())
+            .for_each(|b| self.normalisation.actions.forward(b));
     }
 
     /// Advances `rows` states [rows, S] by one block, given predictor inputs [rows, A].
@@ -235,7 +243,9 @@ impl Cost for Problem<'_> {
     fn evaluate(&mut self, shape: Shape, candidates: &[f32], costs: &mut [f32]) -> Result<(), CostError> {
         let block = self.model.net.config.block_dim();
         if shape.dim != block {
-            return Err(format!("the model's action blocks have {block} values, the plan's {}", shape.dim).into());
+            return Err(
+                format!("the model's action blocks have {block} values, the plan's {}", shape.dim).into()
+            );
         }
         let width = self.start.len();
         let mut states = self.start.repeat(costs.len()); // [S, W]
@@ -277,7 +287,11 @@ impl WorldModel for CompactModel {
         if self.net.config.previous_action { 2 } else { 1 }
     }
 
-    fn problem<'a>(&'a self, context: &Context, objective: Objective) -> Result<Box<dyn Cost + 'a>, CostError> {
+    fn problem<'a>(
+        &'a self,
+        context: &Context,
+        objective: Objective,
+    ) -> Result<Box<dyn Cost + 'a>, CostError> {
         let (Some(frame), Some(proprio)) = (context.frames.last(), context.proprio.last()) else {
             return Err("a plan needs at least one context frame".into());
         };

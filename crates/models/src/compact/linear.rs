@@ -83,7 +83,8 @@ impl LayerNormTape {
         let width = grad.len() / self.inverse_std.len();
         let scale = 1.0 / width as f32;
         let mut out = grad.to_vec();
-        let rows = out.chunks_exact_mut(width).zip(self.normalised.chunks_exact(width)).zip(&self.inverse_std);
+        let rows =
+            out.chunks_exact_mut(width).zip(self.normalised.chunks_exact(width)).zip(&self.inverse_std);
         for ((d, u), inverse) in rows {
             let mean = d.iter().sum::<f32>() * scale;
             let along = d.iter().zip(u).map(|(d, u)| d * u).sum::<f32>() * scale;

@@ -150,7 +150,11 @@ pub fn temporal(z: &[f32], dims: Dims, weight: f32, grad: &mut [f32]) -> f32 {
 
 /// `weight * mean((pred - target)^2)`, the gradient going to both sides. Returns the unweighted mean.
 pub fn squared_error(
-    pred: &[f32], target: &[f32], weight: f32, grad_pred: &mut [f32], grad_target: Option<&mut [f32]>,
+    pred: &[f32],
+    target: &[f32],
+    weight: f32,
+    grad_pred: &mut [f32],
+    grad_target: Option<&mut [f32]>,
 ) -> f32 {
     let scale = 2.0 * weight / pred.len() as f32;
     let mut loss = 0.0;
@@ -219,10 +223,23 @@ struct Sketch {
 impl Sketch {
     fn new(b: usize) -> Self {
         let zeros = || vec![0.0; b];
-        Self { sin1: zeros(), cos1: zeros(), sin: vec![0.0; KNOTS * b], cos: vec![0.0; KNOTS * b], dx: zeros() }
+        Self {
+            sin1: zeros(),
+            cos1: zeros(),
+            sin: vec![0.0; KNOTS * b],
+            cos: vec![0.0; KNOTS * b],
+            dx: zeros(),
+        }
     }
 
-    fn project(&mut self, z: &[f32], direction: &[f32], knots: &[(f32, f32)], scale: f32, grad: &mut [f32]) -> f32 {
+    fn project(
+        &mut self,
+        z: &[f32],
+        direction: &[f32],
+        knots: &[(f32, f32)],
+        scale: f32,
+        grad: &mut [f32],
+    ) -> f32 {
         let (b, d) = (self.dx.len(), direction.len());
         for ((row, s), c) in z.chunks_exact(d).zip(&mut self.sin1).zip(&mut self.cos1) {
             let x: f32 = row.iter().zip(direction).map(|(a, b)| a * b).sum();
@@ -287,7 +304,8 @@ pub fn spread(rows: &[f32], d: usize) -> (f32, f32) {
 /// Eigenvalues of a symmetric matrix by cyclic Jacobi rotations (destroys `a`).
 fn symmetric_eigenvalues(a: &mut [f64], n: usize) -> Vec<f64> {
     for _ in 0..30 {
-        let off: f64 = (0..n).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| a[i * n + j].powi(2)).sum();
+        let off: f64 =
+            (0..n).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| a[i * n + j].powi(2)).sum();
         if off < 1e-18 {
             break;
         }
@@ -338,7 +356,14 @@ mod tests {
 
     fn only(set: impl Fn(&mut Weights)) -> Weights {
         let mut w = Weights {
-            teacher_forcing: 0.0, rollout: 0.0, std: 0.0, std_t: 0.0, cov: 0.0, temporal: 0.0, sigreg: 0.0, idm: 0.0,
+            teacher_forcing: 0.0,
+            rollout: 0.0,
+            std: 0.0,
+            std_t: 0.0,
+            cov: 0.0,
+            temporal: 0.0,
+            sigreg: 0.0,
+            idm: 0.0,
         };
         set(&mut w);
         w
@@ -367,9 +392,13 @@ mod tests {
         let align = temporal(&z, DIMS, 0.0, &mut vec![0.0; z.len()]);
         let axes = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
         let sketch = sigreg(&z, DIMS, &axes, 0.0, &mut vec![0.0; z.len()]);
-        for (got, expected) in
-            [(sketch, 0.400_639_41), (std, 0.142_971_43), (std_t, 0.338_830_82), (cov, 0.145_829_58), (align, 0.481_518_28)]
-        {
+        for (got, expected) in [
+            (sketch, 0.400_639_4),
+            (std, 0.142_971_4),
+            (std_t, 0.338_830_8),
+            (cov, 0.145_829_6),
+            (align, 0.481_518_3),
+        ] {
             assert!((got - expected).abs() < 1e-6, "{got} against {expected}");
         }
     }

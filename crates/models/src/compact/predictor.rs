@@ -54,7 +54,13 @@ impl Predictor {
         let embedding = width / 2;
         let blocks = (0..depth)
             .map(|i| Block {
-                film: Linear::declare(table, &format!("predictor.blocks.{i}.film"), embedding, 2 * width, 0.5),
+                film: Linear::declare(
+                    table,
+                    &format!("predictor.blocks.{i}.film"),
+                    embedding,
+                    2 * width,
+                    0.5,
+                ),
                 up: Linear::declare(table, &format!("predictor.blocks.{i}.up"), width, width, 1.4),
                 down: Linear::declare(table, &format!("predictor.blocks.{i}.down"), width, width, 0.5),
             })
@@ -110,7 +116,8 @@ impl Predictor {
             let mut d_mod = linear::backward(params, &block.up, &tape_block.modulated, &d_post, grads);
             let mut d_film = vec![0.0; tape_block.film.len()];
             let rows = d_mod.chunks_exact_mut(width).zip(d_film.chunks_exact_mut(2 * width));
-            let saved = tape_block.norm.normalised.chunks_exact(width).zip(tape_block.film.chunks_exact(2 * width));
+            let saved =
+                tape_block.norm.normalised.chunks_exact(width).zip(tape_block.film.chunks_exact(2 * width));
             for ((d_row, d_film), (u, film)) in rows.zip(saved) {
                 let (d_scale, d_shift) = d_film.split_at_mut(width);
                 d_shift.copy_from_slice(d_row);

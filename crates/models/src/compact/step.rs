@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-use worldbench_core::Stream;
 use super::encoder::{BatchNorm, Trunk};
 use super::objective::{self, Dims};
 use super::{ACTION, CompactNet, PROPRIO, linear};
+use serde::{Deserialize, Serialize};
+use worldbench_core::Stream;
 
 /// A batch, time-major so that one time step of all windows is contiguous.
 pub struct Batch {
@@ -94,7 +94,12 @@ impl CompactNet {
     /// Losses and gradients (written to `grads`) of one batch. `running` holds the BatchNorm mean and variance,
     /// [2 * hidden], and is moved towards the batch. `stream` draws SIGReg's directions.
     pub fn step(
-        &self, params: &[f32], running: &mut [f32], batch: &Batch, stream: &mut Stream, workers: &Workers,
+        &self,
+        params: &[f32],
+        running: &mut [f32],
+        batch: &Batch,
+        stream: &mut Stream,
+        workers: &Workers,
         grads: &mut [f32],
     ) -> Metrics {
         let (t, b, d) = (batch.steps, batch.windows, self.config.encoder.latent);
@@ -137,12 +142,21 @@ impl CompactNet {
                 let windows = i * b / count..(i + 1) * b / count;
                 let bytes = self.encoder.frame_bytes();
                 let frames = (0..batch.steps)
-                    .flat_map(|t| &batch.frames[(t * b + windows.start) * bytes..(t * b + windows.end) * bytes])
+                    .flat_map(|t| {
+                        &batch.frames[(t * b + windows.start) * bytes..(t * b + windows.end) * bytes]
+                    })
                     .copied()
                     .collect();
                 Shard {
-                    windows, frames, trunk: None, pre: vec![], z: vec![], d_z: vec![], d_dense: vec![],
-                    grads: vec![0.0; self.table.len()], metrics: Metrics::default(),
+                    windows,
+                    frames,
+                    trunk: None,
+                    pre: vec![],
+                    z: vec![],
+                    d_z: vec![],
+                    d_dense: vec![],
+                    grads: vec![0.0; self.table.len()],
+                    metrics: Metrics::default(),
                 }
             })
             .collect()
@@ -158,7 +172,8 @@ impl CompactNet {
             let directions = objective::directions(stream, self.config.projections, dims.d);
             m.sigreg = objective::sigreg(z, dims, &directions, w.sigreg, d_z);
         }
-        m.loss = w.std * m.std + w.std_t * m.std_t + w.cov * m.cov + w.temporal * m.temporal + w.sigreg * m.sigreg;
+        m.loss =
+            w.std * m.std + w.std_t * m.std_t + w.cov * m.cov + w.temporal * m.temporal + w.sigreg * m.sigreg;
         m
     }
 
@@ -174,7 +189,7 @@ impl CompactNet {
         let states = join(&s.z, d, &proprio, PROPRIO); // [T, n, S]
         let mut d_states = vec![0.0; states.len()];
         let inputs = self.action_inputs(batch, &s.windows); // [T-1, n, A]
-        self.predict(params, &states, &inputs, n, share, &mut d_states, s);
+        self.predict(params, &states, &inputs, share, &mut d_states, s);
         for (row, d_row) in d_states.chunks_exact(width).zip(s.d_z.chunks_exact_mut(d)) {
             d_row.iter_mut().zip(row).for_each(|(a, g)| *a += g);
         }
@@ -210,10 +225,16 @@ impl CompactNet {
     }
 
     fn predict(
-        &self, params: &[f32], states: &[f32], inputs: &[f32], n: usize, share: f32, d_states: &mut [f32],
+        &self,
+        params: &[f32],
+        states: &[f32],
+        inputs: &[f32],
+        share: f32,
+        d_states: &mut [f32],
         s: &mut Shard,
     ) {
         let w = &self.config.weights;
+        let n = s.windows.len();
         let row = n * self.config.state_dim();
         let step = n * self.config.action_input();
         let horizon = inputs.len() / step;
@@ -221,7 +242,8 @@ impl CompactNet {
             let tape = self.predictor.forward(params, states[..horizon * row].to_vec(), inputs.to_vec());
             let mut d_next = vec![0.0; tape.next.len()];
             let (d_from, weight) = (&mut d_states[row..], w.teacher_forcing * share);
-            let error = objective::squared_error(&tape.next, &states[row..], weight, &mut d_next, Some(d_from));
+            let error =
+                objective::squared_error(&tape.next, &states[row..], weight, &mut d_next, Some(d_from));
             s.metrics.teacher_forcing = error * share;
             let d = self.predictor.backward(params, &tape, &d_next, &mut s.grads);
             d_states.iter_mut().zip(&d).for_each(|(a, g)| *a += g);
@@ -240,10 +262,12 @@ impl CompactNet {
                 let target = (h + 1) * row..(h + 2) * row;
                 let d_target = Some(&mut d_states[target.clone()]);
                 let next = &tapes[h].next;
-                let error = objective::squared_error(next, &states[target.clone()], weight, &mut d_next, d_target);
+                let error =
+                    objective::squared_error(next, &states[target.clone()], weight, &mut d_next, d_target);
                 s.metrics.rollout += error * share / horizon as f32;
                 if h + 1 == horizon {
-                    let still = states[target].iter().zip(states).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+                    let still =
+                        states[target].iter().zip(states).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
                     s.metrics.relative_rollout = share * error * row as f32 / still.max(1e-12);
                 }
                 d_next = self.predictor.backward(params, &tapes[h], &d_next, &mut s.grads);
@@ -305,7 +329,13 @@ fn join(a: &[f32], wa: usize, b: &[f32], wb: usize) -> Vec<f32> {
 }
 
 /// One [T, B, W] array out of the shards' [T, n, W] parts.
-fn gather<'a>(shards: &'a [Shard], t: usize, b: usize, w: usize, part: impl Fn(&'a Shard) -> &'a [f32]) -> Vec<f32> {
+fn gather<'a>(
+    shards: &'a [Shard],
+    t: usize,
+    b: usize,
+    w: usize,
+    part: impl Fn(&'a Shard) -> &'a [f32],
+) -> Vec<f32> {
     let mut out = vec![0.0; t * b * w];
     for shard in shards {
         let (n, values) = (shard.windows.len(), part(shard));

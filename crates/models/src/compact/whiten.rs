@@ -46,10 +46,10 @@ impl Whitener {
     /// Whitens `block` in place.
     pub fn forward(&self, block: &mut [f32]) {
         let dim = self.mean.len();
-        let mut white = vec![0.0f64; dim];
-        for i in 0..dim {
-            let dot: f64 = (0..i).map(|k| self.factor[i * dim + k] * white[k]).sum();
-            white[i] = (f64::from(block[i]) - self.mean[i] - dot) / self.factor[i * dim + i];
+        let mut white: Vec<f64> = Vec::with_capacity(dim);
+        for (row, (value, mean)) in self.factor.chunks_exact(dim).zip(block.iter().zip(&self.mean)) {
+            let dot: f64 = row.iter().zip(&white).map(|(factor, white)| factor * white).sum();
+            white.push((f64::from(*value) - mean - dot) / row[white.len()]);
         }
         block.iter_mut().zip(white).for_each(|(b, w)| *b = w as f32);
     }
@@ -57,8 +57,8 @@ impl Whitener {
     /// The block whose whitened form is `white`.
     pub fn inverse(&self, white: &[f32], block: &mut [f32]) {
         let dim = self.mean.len();
-        for i in 0..dim {
-            let dot: f64 = (0..=i).map(|k| self.factor[i * dim + k] * f64::from(white[k])).sum();
+        for (i, row) in self.factor.chunks_exact(dim).enumerate() {
+            let dot: f64 = row.iter().zip(white).take(i + 1).map(|(factor, w)| factor * f64::from(*w)).sum();
             block[i] = (dot + self.mean[i]) as f32;
         }
     }
