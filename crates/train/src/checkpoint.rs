@@ -1,8 +1,7 @@
 //! Checkpoint directories.
 //!
-//! `model.safetensors` and `config.toml` are all that evaluation needs; `optimizer.safetensors` and `state.json`
-//! are added while training. Every file is written under a temporary name, synced and renamed; `state.json` comes
-//! last and names the step, so that a kill between two files is noticed and the older step is not mixed in.
+//! `model.safetensors` and `config.toml` are all that evaluation needs; what a run needs to go on is added by
+//! [`crate::resume`]. Every file is written under a temporary name, synced and renamed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +35,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
         let mut file = fs::File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        fs::rename(&temporary, path)?;
+        // The rename itself is on disk only when the directory is; systems that cannot sync one do without.
+        if let Some(directory) = path.parent().and_then(|parent| fs::File::open(parent).ok()) {
+            let _ = directory.sync_all();
+        }
+        Ok(())
     };
     write().map_err(TrainError::io(path))
 }

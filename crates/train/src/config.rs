@@ -52,8 +52,22 @@ pub struct TrainConfig {
     pub threads: usize,
     /// Minutes between checkpoints.
     pub checkpoint_minutes: f64,
+    /// Steps between two rows of the training log.
+    #[serde(default = "log_every")]
+    pub log_every: u64,
+    /// Steps between two validations.
+    #[serde(default = "validate_every")]
+    pub validate_every: u64,
     /// The networks and loss weights.
     pub model: CompactConfig,
+}
+
+fn log_every() -> u64 {
+    50
+}
+
+fn validate_every() -> u64 {
+    500
 }
 
 impl TrainConfig {
@@ -71,6 +85,9 @@ impl TrainConfig {
         }
         if !(self.learning_rate > 0.0 && self.clip > 0.0 && self.weight_decay >= 0.0) {
             return fail("learning_rate and clip must be positive, weight_decay at least 0".into());
+        }
+        if self.log_every == 0 || self.validate_every == 0 {
+            return fail("log_every and validate_every must be at least 1".into());
         }
         if !(0.0..=0.5).contains(&self.validation) {
             return fail(format!("validation = {} must lie in [0, 0.5]", self.validation));

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod compact;
 pub mod config;
 pub mod log;
+pub mod resume;
 pub mod trainer;
 
 pub use compact::CompactLearner;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::write_atomic;
 use crate::{Metrics, TrainError};
 
 /// Appends metrics to both logs of a run.
@@ -31,7 +32,8 @@ impl Log {
                     })
                     .map(|(_, line)| line)
                     .collect();
-                fs::write(&path, if resume_at == 0 { String::new() } else { keep }).map_err(TrainError::io(&path))?;
+                let keep = if resume_at == 0 { String::new() } else { keep };
+                write_atomic(&path, keep.as_bytes())?;
             }
         }
         Ok(Self { directory: directory.into() })

@@ -5,19 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use worldbench_data::{FrameSpec, Loader, LoaderConfig, Normaliser, Split, Store, WindowSpec};
 use worldbench_kernels::grad::{AdamW, squared_norm};
 use worldbench_nn::schedule::Schedule;
 
-use crate::checkpoint::{self, Tensor};
+use crate::checkpoint::Tensor;
 use crate::log::Log;
+use crate::resume::{self, State};
 use crate::{Learner, Metrics, TrainConfig, TrainError};
 
-/// Steps between two rows of the training log.
-const LOG_EVERY: u64 = 50;
-/// Steps between two validations.
-const VALIDATE_EVERY: u64 = 500;
 /// An embedding whose mean standard deviation falls below this has collapsed.
 const COLLAPSED: f32 = 0.1;
 
@@ -33,17 +29,6 @@ pub struct Progress<'a> {
     pub metrics: &'a Metrics,
     /// Something the user should know, e.g. a collapsed embedding.
     pub warning: Option<String>,
-}
-
-/// `state.json`: what resumption needs besides tensors.
-#[derive(Serialize, Deserialize)]
-struct State {
-    step: u64,
-    seconds: f64,
-    /// The run's configuration and data; a resumed run must have the same.
-    key: String,
-    /// The embedding's collapse warning has been given.
-    warned: bool,
 }
 
 /// A training run in a directory.
@@ -73,41 +58,29 @@ impl<'a> Trainer<'a> {
         let len = learner.params().len();
         let mut trainer = Self {
             config, directory: directory.into(), store, split, spec, moments: [vec![0.0; len], vec![0.0; len]],
-            grads: vec![0.0; len], state: State { step: 0, seconds: 0.0, key, warned: false },
+            grads: vec![0.0; len], state: State { step: 0, seconds: 0.0, key, warned: false, resume: String::new() },
         };
         trainer.resume(learner)?;
         Ok(trainer)
     }
 
     fn resume(&mut self, learner: &mut dyn Learner) -> Result<(), TrainError> {
-        let path = self.directory.join("state.json");
-        let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
-        let problem = |problem: String| TrainError::Checkpoint { path: path.clone(), problem };
-        let state: State = serde_json::from_str(&text)
-            .map_err(|e| problem(format!("{e}; delete the run directory to start again")))?;
-        if state.key != self.state.key {
+        let Some(state) = resume::read_state(&self.directory)? else { return Ok(()) };
+        let problem = |problem: &str| TrainError::Checkpoint { path: self.directory.clone(), problem: problem.into() };
+        if !same_run(&state.key, &self.state.key) {
             return Err(problem(
                 "the directory holds a run with another configuration or other data; give another --out or the \
-                 configuration it was started with"
-                    .into(),
+                 configuration it was started with",
             ));
         }
-        let (model, model_step) = checkpoint::read_tensors(&self.directory.join("model.safetensors"))?;
-        let (mut optimizer, optimizer_step) = checkpoint::read_tensors(&self.directory.join("optimizer.safetensors"))?;
-        if model_step != state.step || optimizer_step != state.step {
-            return Err(problem(format!(
-                "steps differ (model {model_step}, optimizer {optimizer_step}, state {}): the run was killed while \
-                 it wrote a checkpoint; restore the three files from one moment or start again",
-                state.step
-            )));
-        }
-        learner.restore(model)?;
+        let [model, mut optimizer] = resume::read_tensors(&self.directory, &state)?;
         for (name, moment) in ["m", "v"].iter().zip(&mut self.moments) {
             match optimizer.remove(*name) {
                 Some((_, values)) if values.len() == moment.len() => *moment = values,
-                _ => return Err(problem(format!("optimizer.safetensors has no fitting `{name}`"))),
+                _ => return Err(problem(&format!("the optimiser's `{name}` does not fit; start the run again"))),
             }
         }
+        learner.restore(model)?;
         self.state = state;
         Ok(())
     }
@@ -161,11 +134,11 @@ impl<'a> Trainer<'a> {
             let step = self.state.step;
             self.state.seconds = before + begun.elapsed().as_secs_f64();
             let last = step == self.config.steps;
-            if step % LOG_EVERY == 0 || last {
+            if step.is_multiple_of(self.config.log_every) || last {
                 log.row("train", step, &metrics)?;
             }
             let mut warning = None;
-            if let Some(batch) = held_out.as_ref().filter(|_| step % VALIDATE_EVERY == 0 || last) {
+            if let Some(batch) = held_out.as_ref().filter(|_| step.is_multiple_of(self.config.validate_every) || last) {
                 let metrics = learner.validate(batch)?;
                 warning = self.collapse(&metrics);
                 log.row("val", step, &metrics)?;
@@ -216,17 +189,26 @@ impl<'a> Trainer<'a> {
         Some(format!("the embedding collapses (mean standard deviation {std:.3}): raise the regulariser's weight"))
     }
 
-    fn save(&self, learner: &dyn Learner) -> Result<(), TrainError> {
-        let at = |name: &str| self.directory.join(name);
-        checkpoint::write_atomic(&at("config.toml"), learner.config().to_string().as_bytes())?;
-        checkpoint::write_tensors(&at("model.safetensors"), &learner.tensors(), self.state.step)?;
+    fn save(&mut self, learner: &dyn Learner) -> Result<(), TrainError> {
         let moments: Vec<_> = ["m", "v"]
             .iter()
             .zip(&self.moments)
             .map(|(key, values)| Tensor { key: (*key).into(), shape: vec![values.len()], values })
             .collect();
-        checkpoint::write_tensors(&at("optimizer.safetensors"), &moments, self.state.step)?;
-        let state = serde_json::to_string_pretty(&self.state).map_err(|e| TrainError::Config(e.to_string()))?;
-        checkpoint::write_atomic(&at("state.json"), state.as_bytes())
+        let config = learner.config().to_string();
+        resume::save(&self.directory, &mut self.state, &config, &learner.tensors(), &moments)
     }
 }
+
+/// Whether two keys name the same run. Settings are compared by value: one that a key of an older version lacks
+/// has its default.
+fn same_run(found: &str, wanted: &str) -> bool {
+    let parse = |key: &str| {
+        let (settings, data) = key.rsplit_once(" data ")?;
+        Some((serde_json::from_str::<TrainConfig>(settings).ok()?, data.to_string()))
+    };
+    found == wanted || parse(found).is_some_and(|found| Some(found) == parse(wanted))
+}
+
+#[cfg(test)]
+mod tests;

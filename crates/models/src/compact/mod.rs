@@ -112,3 +112,6 @@ impl CompactConfig {
         if self.previous_action { 2 * self.block_dim() + 1 } else { self.block_dim() }
     }
 }
+
+#[cfg(test)]
+mod tests;
