@@ -20,6 +20,8 @@ pub const COLLECT: Presets = &[
 pub const TRAIN: Presets = &[
     ("pldm-compact", include_str!("../../../configs/train/pldm-compact.toml")),
     ("lewm-compact", include_str!("../../../configs/train/lewm-compact.toml")),
+    ("pldm-full", include_str!("../../../configs/train/pldm-full.toml")),
+    ("lewm-full", include_str!("../../../configs/train/lewm-full.toml")),
 ];
 
 /// Presets of planners.

@@ -10,7 +10,7 @@ use worldbench_data::{Split, Store};
 use worldbench_eval::policies::{Planner, PlannerConfig};
 use worldbench_eval::{RowResult, System};
 use worldbench_train::checkpoint::{file_hash, write_atomic};
-use worldbench_train::{CompactLearner, Method, TrainConfig, Trainer, compact};
+use worldbench_train::{Method, TrainConfig, Trainer};
 
 use crate::config::{PLAN, Presets, TRAIN, unknown};
 use crate::output::{bar, print};
@@ -49,15 +49,14 @@ pub fn planner_config(name: &str, sets: &[String]) -> Result<PlannerConfig> {
 pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<f64> {
     let store = Arc::new(Store::open(data)?);
     let split = Split::by_source(&store, config.validation, config.seed);
-    let mut learner = CompactLearner::new(config, &store, &split)?;
-    let spec = compact::window_spec(config);
-    let mut trainer = Trainer::open(config, directory, store, split, spec, &mut learner)?;
+    let mut learner = worldbench_train::learner(config, &store, &split)?;
+    let mut trainer = Trainer::open(config, directory, store, split, config.window_spec(), learner.as_mut())?;
     if trainer.step() > 0 && trainer.step() < config.steps {
         print(format!("{}: continuing at step {} of {}", directory.display(), trainer.step(), config.steps))?;
     }
     let bar = bar(config.steps as usize, config.method.name());
     let mut shown = Instant::now();
-    trainer.run(&mut learner, &mut |now| {
+    trainer.run(learner.as_mut(), &mut |now| {
         bar.set_position(now.step);
         if let Some(warning) = &now.warning {
             bar.suspend(|| eprintln!("warning: step {}: {warning}", now.step));
@@ -101,10 +100,10 @@ pub fn export(run: &Path, target: &Path, card: &str) -> Result<()> {
 /// The checkpoint in `directory` with a planner, and what its rows are labelled.
 pub fn load(directory: &Path, planner: &str, sets: &[String]) -> Result<(System, Planner)> {
     let config = planner_config(planner, sets)?;
-    let (model, method, _) = compact::load(directory)?;
+    let worldbench_train::Loaded { model, method, .. } = worldbench_train::load(directory)?;
     let name = format!("{}-{}", method.name(), planner_label(planner).to_lowercase());
     let hash = file_hash(&directory.join("model.safetensors"))?;
-    Ok((system(method), config.build(name, hash, Arc::new(model))?))
+    Ok((system(method), config.build(name, hash, model)?))
 }
 
 /// The row's system for a method.
@@ -121,14 +120,14 @@ pub fn planner_label(planner: &str) -> String {
     if PLAN.iter().any(|(known, _)| *known == planner) { stem.to_uppercase() } else { stem.into_owned() }
 }
 
-/// What a reader should know about a compact row: inputs and size.
+/// What a reader should know about a learned row: inputs and size.
 pub fn describe(config: &TrainConfig, row: &mut RowResult) {
-    let pixels = config.model.encoder.resolution;
-    let inputs = if config.model.proprio { " + proprioception" } else { "" };
-    row.variant = format!("compact, {pixels} px{inputs}");
+    let pixels = config.model.frame().resolution;
+    let inputs = if config.model.proprio() { " + proprioception" } else { "" };
+    row.variant = format!("{}, {pixels} px{inputs}", config.model.architecture());
 }
 
-/// Number of parameters of a compact configuration.
+/// Number of trained parameters of a configuration.
 pub fn parameters(config: &TrainConfig) -> usize {
-    worldbench_models::compact::CompactNet::new(&config.model).table.len()
+    config.parameters()
 }

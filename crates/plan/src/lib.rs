@@ -23,7 +23,7 @@ pub use cem::Cem;
 pub use config::{SolverConfig, TopK};
 pub use error::{CostError, PlanError};
 pub use icem::{Colour, Icem};
-pub use model::{Context, WorldModel};
+pub use model::{Context, LatentModel, WorldModel};
 pub use mpc::{History, Mpc, PlanConfig, Replan};
 pub use mppi::{Mppi, TemperatureUnit};
 pub use mppi_pldm::MppiPldm;

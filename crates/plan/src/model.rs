@@ -1,6 +1,6 @@
 //! What a planning policy needs of a world model, over plain arrays.
 
-use crate::{Cost, CostError, Objective};
+use crate::{Cost, CostError, Objective, Part, Shape};
 
 /// Frames, proprioception and past actions that a plan starts from, and the goal.
 #[derive(Clone, Debug)]
@@ -43,4 +43,28 @@ pub trait WorldModel: Send + Sync {
 
     /// Environment actions `[K * 2]` of one normalised block `[D]`.
     fn decode_block(&self, block: &[f32], actions: &mut [f32]);
+}
+
+/// A world model whose latents may be looked at, for diagnosis. A latent is what the goal cost compares, `[L]`.
+pub trait LatentModel: WorldModel {
+    /// Width of the latent's beginning that depends on the frame alone; the rest is proprioception.
+    fn embedding(&self) -> usize;
+
+    /// What the goal cost compares and how it is weighted.
+    fn parts(&self) -> Vec<Part>;
+
+    /// Latents `[N, L]` of frames `[R, R, 3]` with the agent's position and velocity.
+    ///
+    /// # Errors
+    /// When a frame does not fit the model.
+    fn latents(&self, frames: &[Vec<u8>], proprio: &[[f64; 4]]) -> Result<Vec<f32>, CostError>;
+
+    /// Predicted latents `[S, H, L]` of normalised `candidates` `[S, H, D]`; the context's goal is not looked at.
+    ///
+    /// # Errors
+    /// When the context or the shape does not fit the model.
+    fn rollout(&self, context: &Context, shape: Shape, candidates: &[f32]) -> Result<Vec<f32>, CostError>;
+
+    /// Normalises one raw action block `[K * 2]` in place: the inverse of [`WorldModel::decode_block`].
+    fn encode_block(&self, block: &mut [f32]);
 }

@@ -20,6 +20,8 @@ pub struct Tensor<'a> {
     pub shape: Vec<usize>,
     /// Values, row-major.
     pub values: &'a [f32],
+    /// Whole numbers, written as i64 (the counters of BatchNorm).
+    pub integer: bool,
 }
 
 /// Tensors read: key to (shape, values).
@@ -59,11 +61,15 @@ pub fn file_hash(path: &Path) -> Result<String, TrainError> {
 /// When the file cannot be written.
 pub fn write_tensors(path: &Path, tensors: &[Tensor], step: u64) -> Result<(), TrainError> {
     let problem = |e: String| TrainError::Checkpoint { path: path.into(), problem: e };
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|t| t.values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let encode = |t: &Tensor| match t.integer {
+        true => t.values.iter().flat_map(|&v| (v as i64).to_le_bytes()).collect(),
+        false => t.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    };
+    let bytes: Vec<Vec<u8>> = tensors.iter().map(encode).collect();
     let mut views = Vec::new();
     for (tensor, bytes) in tensors.iter().zip(&bytes) {
-        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(|e| problem(e.to_string()))?;
+        let dtype = if tensor.integer { Dtype::I64 } else { Dtype::F32 };
+        let view = TensorView::new(dtype, tensor.shape.clone(), bytes).map_err(|e| problem(e.to_string()))?;
         views.push((tensor.key.clone(), view));
     }
     let metadata = [("step".to_string(), step.to_string())].into();
@@ -71,7 +77,7 @@ pub fn write_tensors(path: &Path, tensors: &[Tensor], step: u64) -> Result<(), T
     write_atomic(path, &file)
 }
 
-/// Reads a safetensors file of f32 tensors and the step it was written at.
+/// Reads a safetensors file of f32 (and i64, converted) tensors and the step it was written at.
 ///
 /// # Errors
 /// When it cannot be read or is damaged.
@@ -82,14 +88,18 @@ pub fn read_tensors(path: &Path) -> Result<(Tensors, u64), TrainError> {
         problem: format!("{e}; the file is damaged or no safetensors file: export or train it again"),
     };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| problem(e.to_string()))?;
-    let step = header.metadata().as_ref().and_then(|m| m.get("step")).and_then(|s| s.parse().ok()).unwrap_or(0);
+    let step =
+        header.metadata().as_ref().and_then(|m| m.get("step")).and_then(|s| s.parse().ok()).unwrap_or(0);
     let file = SafeTensors::deserialize(&bytes).map_err(|e| problem(e.to_string()))?;
     let mut tensors = Tensors::new();
     for (key, view) in file.tensors() {
-        if view.dtype() != Dtype::F32 {
-            return Err(problem(format!("`{key}` is {:?}, not F32", view.dtype())));
-        }
-        let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let values = match view.dtype() {
+            Dtype::F32 => view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Dtype::I64 => {
+                view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect()
+            }
+            other => return Err(problem(format!("`{key}` is {other:?}, not F32"))),
+        };
         tensors.insert(key, (view.shape().to_vec(), values));
     }
     Ok((tensors, step))
@@ -101,14 +111,19 @@ pub fn read_tensors(path: &Path) -> Result<(Tensors, u64), TrainError> {
 /// # Errors
 /// Names every missing, unexpected and misshapen key.
 pub fn assign(
-    path: &Path, mut tensors: Tensors, wanted: &[(String, Vec<usize>)], mut put: impl FnMut(usize, Vec<f32>),
+    path: &Path,
+    mut tensors: Tensors,
+    wanted: &[(String, Vec<usize>)],
+    mut put: impl FnMut(usize, Vec<f32>),
 ) -> Result<String, TrainError> {
     let mut wrong = Vec::new();
     let mut found = Vec::new();
     for (key, shape) in wanted {
         match tensors.remove(key) {
             None => wrong.push(format!("`{key}` is missing")),
-            Some((other, _)) if other != *shape => wrong.push(format!("`{key}` is {other:?}, the model has {shape:?}")),
+            Some((other, _)) if other != *shape => {
+                wrong.push(format!("`{key}` is {other:?}, the model has {shape:?}"))
+            }
             Some((_, values)) => found.push(values),
         }
     }

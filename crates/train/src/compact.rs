@@ -4,13 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_data::{Batch, Split, Store, WindowSpec};
+use worldbench_data::{Batch, Split, Store};
 use worldbench_models::compact::{
     self, ACTION, CompactConfig, CompactModel, CompactNet, Normalisation, PROPRIO, Whitener, Workers,
 };
 
 use crate::checkpoint::{self, Tensor, Tensors};
-use crate::{Learner, Method, Metrics, TrainConfig, TrainError};
+use crate::{Learner, Method, Metrics, ModelConfig, TrainConfig, TrainError};
 
 /// Key prefix of the BatchNorm statistics.
 const RUNNING: [&str; 2] = ["encoder.norm.running_mean", "encoder.norm.running_var"];
@@ -44,12 +44,16 @@ impl CompactLearner {
     /// When the configuration makes no sense or the data are too few.
     pub fn new(config: &TrainConfig, store: &Store, split: &Split) -> Result<Self, TrainError> {
         config.check()?;
-        let net = CompactNet::new(&config.model);
-        let hidden = config.model.encoder.hidden;
+        let ModelConfig::Compact(model) = &config.model else {
+            return Err(TrainError::Config("model.architecture is not \"compact\"".into()));
+        };
+        let net = CompactNet::new(model);
+        let hidden = model.encoder.hidden;
         let mut running = vec![0.0; 2 * hidden];
         running[hidden..].fill(1.0);
-        let workers = Workers::new(config.threads).map_err(|e| TrainError::Config(format!("threads: {e}")))?;
-        let normalisation = fit(&config.model, store, &split.train)?;
+        let workers =
+            Workers::new(config.threads).map_err(|e| TrainError::Config(format!("threads: {e}")))?;
+        let normalisation = fit(model, store, &split.train)?;
         let params = net.table.init(config.seed);
         Ok(Self { params, running, normalisation, workers, method: config.method, seed: config.seed, net })
     }
@@ -106,7 +110,8 @@ fn fit(config: &CompactConfig, store: &Store, episodes: &[usize]) -> Result<Norm
     for &episode in episodes {
         let view = store.view(episode)?;
         for start in (0..view.len().saturating_sub(config.action_block)).step_by(config.action_block) {
-            let actions: Vec<f32> = (start..start + config.action_block).flat_map(|row| view.action(row)).collect();
+            let actions: Vec<f32> =
+                (start..start + config.action_block).flat_map(|row| view.action(row)).collect();
             blocks.extend(actions);
             let s = view.state(start);
             for (sum, v) in sums.iter_mut().zip([s[0], s[1], s[5], s[6]]) {
@@ -117,18 +122,24 @@ fn fit(config: &CompactConfig, store: &Store, episodes: &[usize]) -> Result<Norm
         }
     }
     if rows < 2.0 {
-        return Err(TrainError::Config("the training split holds no action block; collect more episodes".into()));
+        return Err(TrainError::Config(
+            "the training split holds no action block; collect more episodes".into(),
+        ));
     }
     let proprio_mean = sums.map(|s| s[0] / rows);
     let proprio_std =
         std::array::from_fn(|i| (sums[i][1] / rows - proprio_mean[i] * proprio_mean[i]).max(1e-8).sqrt());
-    Ok(Normalisation { actions: Whitener::fit(&blocks, config.action_block * ACTION), proprio_mean, proprio_std })
+    Ok(Normalisation {
+        actions: Whitener::fit(&blocks, config.action_block * ACTION),
+        proprio_mean,
+        proprio_std,
+    })
 }
 
 /// Clips that a training configuration sees.
 #[must_use]
-pub fn window_spec(config: &TrainConfig) -> WindowSpec {
-    WindowSpec { num_steps: config.frames, frameskip: config.model.action_block }
+pub fn window_spec(config: &TrainConfig) -> worldbench_data::WindowSpec {
+    config.window_spec()
 }
 
 impl Learner for CompactLearner {
@@ -153,7 +164,8 @@ impl Learner for CompactLearner {
         let (mut running, mut grads) = (self.running.clone(), vec![0.0; self.params.len()]);
         let m = self.net.step(&self.params, &mut running, &batch, &mut stream, &self.workers, &mut grads);
         let mut out = metrics(&m);
-        let (std, rank) = compact::spread(&self.model().encode(&batch.frames), self.net.config.encoder.latent);
+        let (std, rank) =
+            compact::spread(&self.model().encode(&batch.frames), self.net.config.encoder.latent);
         out.extend([("embedding_std", std), ("effective_rank", rank)]);
         Ok(out)
     }
@@ -162,10 +174,15 @@ impl Learner for CompactLearner {
         let hidden = self.net.config.encoder.hidden;
         let params = self.net.table.params().iter();
         let mut tensors: Vec<_> = params
-            .map(|p| Tensor { key: p.name.clone(), shape: p.shape.clone(), values: &self.params[p.range.clone()] })
+            .map(|p| Tensor {
+                key: p.name.clone(),
+                shape: p.shape.clone(),
+                values: &self.params[p.range.clone()],
+                integer: false,
+            })
             .collect();
         for (key, values) in RUNNING.iter().zip(self.running.chunks(hidden)) {
-            tensors.push(Tensor { key: (*key).into(), shape: vec![hidden], values });
+            tensors.push(Tensor { key: (*key).into(), shape: vec![hidden], values, integer: false });
         }
         tensors
     }
@@ -226,8 +243,13 @@ pub fn load(directory: &Path) -> Result<(CompactModel, Method, String), TrainErr
     let params = vec![0.0; net.table.len()];
     let workers = Workers::new(1).map_err(|e| TrainError::Config(e.to_string()))?;
     let mut learner = CompactLearner {
-        params, running: vec![0.0; 2 * hidden], normalisation: saved.normalisation, workers, method: saved.method,
-        seed: 0, net,
+        params,
+        running: vec![0.0; 2 * hidden],
+        normalisation: saved.normalisation,
+        workers,
+        method: saved.method,
+        seed: 0,
+        net,
     };
     let (tensors, _) = checkpoint::read_tensors(&directory.join("model.safetensors"))?;
     let report = learner.restore(tensors)?;

@@ -1,9 +1,13 @@
 //! Training configuration and its presets.
 
-use serde::{Deserialize, Serialize};
-use worldbench_models::compact::CompactConfig;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use worldbench_data::{FrameSpec, WindowSpec};
+use worldbench_env::raster::Filter;
+use worldbench_models::compact::{CompactConfig, CompactNet};
 
 use crate::TrainError;
+use crate::full::FullConfig;
 
 /// The method, which decides what keeps the embedding from collapsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +30,63 @@ impl Method {
     }
 }
 
+/// The networks: `architecture = "compact"` (the default) or `"full"`, beside the architecture's own keys.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "architecture", rename_all = "kebab-case")]
+pub enum ModelConfig {
+    /// Small networks that learn on a CPU.
+    Compact(CompactConfig),
+    /// The published size.
+    Full(FullConfig),
+}
+
+impl<'de> Deserialize<'de> for ModelConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let architecture = table.remove("architecture");
+        match architecture.as_ref().map_or(Some("compact"), toml::Value::as_str) {
+            Some("compact") => table.try_into().map(Self::Compact).map_err(D::Error::custom),
+            Some("full") => table.try_into().map(Self::Full).map_err(D::Error::custom),
+            _ => Err(D::Error::custom("architecture must be \"compact\" or \"full\"")),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Size of the frames and how they are made.
+    #[must_use]
+    pub fn frame(&self) -> FrameSpec {
+        match self {
+            Self::Compact(c) => FrameSpec { resolution: c.encoder.resolution, filter: Filter::Area },
+            Self::Full(c) => FrameSpec { resolution: c.network.encoder.image, filter: Filter::Linear },
+        }
+    }
+
+    /// Environment steps of one action block.
+    #[must_use]
+    pub fn action_block(&self) -> usize {
+        match self {
+            Self::Compact(c) => c.action_block,
+            Self::Full(c) => c.action_block,
+        }
+    }
+
+    /// Whether the model sees the agent's position and velocity beside the frame.
+    #[must_use]
+    pub fn proprio(&self) -> bool {
+        matches!(self, Self::Compact(c) if c.proprio)
+    }
+
+    /// Name of the architecture.
+    #[must_use]
+    pub fn architecture(&self) -> &'static str {
+        match self {
+            Self::Compact(_) => "compact",
+            Self::Full(_) => "full",
+        }
+    }
+}
+
 /// Everything that defines a training run besides the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +99,10 @@ pub struct TrainConfig {
     pub steps: u64,
     /// Windows of a batch.
     pub batch: usize,
+    /// Batches whose mean gradient makes one optimiser step. Statistics over a batch (VCReg, SIGReg, BatchNorm)
+    /// are those of each single one.
+    #[serde(default = "one")]
+    pub accumulate: u64,
     /// Frames of a window, `action_block` environment steps apart.
     pub frames: usize,
     /// Peak learning rate (linear warm-up over 1 % of the steps, then half a cosine to 0).
@@ -59,7 +124,11 @@ pub struct TrainConfig {
     #[serde(default = "validate_every")]
     pub validate_every: u64,
     /// The networks and loss weights.
-    pub model: CompactConfig,
+    pub model: ModelConfig,
+}
+
+fn one() -> u64 {
+    1
 }
 
 fn log_every() -> u64 {
@@ -78,7 +147,10 @@ impl TrainConfig {
     pub fn check(&self) -> Result<(), TrainError> {
         let fail = |message: String| Err(TrainError::Config(message));
         if self.steps == 0 || self.batch < 2 {
-            return fail(format!("steps = {} must be at least 1 and batch = {} at least 2", self.steps, self.batch));
+            return fail(format!(
+                "steps = {} must be at least 1 and batch = {} at least 2",
+                self.steps, self.batch
+            ));
         }
         if self.frames < 2 {
             return fail(format!("frames = {} leaves nothing to predict; use at least 2", self.frames));
@@ -92,17 +164,42 @@ impl TrainConfig {
         if !(0.0..=0.5).contains(&self.validation) {
             return fail(format!("validation = {} must lie in [0, 0.5]", self.validation));
         }
-        let model = &self.model;
-        let resolution = model.encoder.resolution;
-        if !(16..=512).contains(&resolution) || resolution % 16 != 0 {
-            return fail(format!("model.encoder.resolution = {resolution} must be a multiple of 16 in 16..=512"));
+        if self.accumulate == 0 {
+            return fail("accumulate must be at least 1".into());
         }
-        if model.action_block == 0 || model.width < 2 || model.encoder.latent < 2 || model.encoder.hidden == 0 {
-            return fail("model.action_block, width, encoder.latent and encoder.hidden must be positive".into());
+        match &self.model {
+            ModelConfig::Compact(model) => check_compact(model),
+            ModelConfig::Full(model) => model.check(self.frames),
         }
-        if model.encoder.widths.contains(&0) {
-            return fail("model.encoder.widths must be positive".into());
-        }
-        Ok(())
     }
+
+    /// Number of trained parameters.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        match &self.model {
+            ModelConfig::Compact(model) => CompactNet::new(model).table.len(),
+            ModelConfig::Full(model) => model.parameters(self.method),
+        }
+    }
+
+    /// The clips that training sees.
+    #[must_use]
+    pub fn window_spec(&self) -> WindowSpec {
+        WindowSpec { num_steps: self.frames, frameskip: self.model.action_block() }
+    }
+}
+
+fn check_compact(model: &CompactConfig) -> Result<(), TrainError> {
+    let fail = |message: String| Err(TrainError::Config(message));
+    let resolution = model.encoder.resolution;
+    if !(16..=512).contains(&resolution) || resolution % 16 != 0 {
+        return fail(format!("model.encoder.resolution = {resolution} must be a multiple of 16 in 16..=512"));
+    }
+    if model.action_block == 0 || model.width < 2 || model.encoder.latent < 2 || model.encoder.hidden == 0 {
+        return fail("model.action_block, width, encoder.latent and encoder.hidden must be positive".into());
+    }
+    if model.encoder.widths.contains(&0) {
+        return fail("model.encoder.widths must be positive".into());
+    }
+    Ok(())
 }

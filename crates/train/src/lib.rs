@@ -7,15 +7,21 @@
 pub mod checkpoint;
 pub mod compact;
 pub mod config;
+pub mod full;
 pub mod log;
 pub mod resume;
 pub mod trainer;
 
 pub use compact::CompactLearner;
-pub use config::{Method, TrainConfig};
+pub use config::{Method, ModelConfig, TrainConfig};
+pub use full::{FullConfig, FullLearner};
 pub use trainer::{Progress, Trainer};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use worldbench_data::{Split, Store};
+use worldbench_plan::LatentModel;
 
 /// Why training failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,9 @@ pub enum TrainError {
     /// The data set.
     #[error(transparent)]
     Data(#[from] worldbench_data::DataError),
+    /// Networks, devices and parameters.
+    #[error(transparent)]
+    Nn(#[from] worldbench_nn::Error),
     /// The loss is not finite.
     #[error("step {step}: the loss is not finite; lower `learning_rate` or look at the data")]
     Diverged {
@@ -73,13 +82,29 @@ pub trait Learner {
     ///
     /// # Errors
     /// When the batch does not fit the model.
-    fn step(&mut self, batch: &worldbench_data::Batch, step: u64, grads: &mut [f32]) -> Result<Metrics, TrainError>;
+    fn step(
+        &mut self,
+        batch: &worldbench_data::Batch,
+        step: u64,
+        grads: &mut [f32],
+    ) -> Result<Metrics, TrainError>;
 
     /// Losses of a held-out batch; changes nothing.
     ///
     /// # Errors
     /// As [`Learner::step`].
     fn validate(&self, batch: &worldbench_data::Batch) -> Result<Metrics, TrainError>;
+
+    /// Spans of the parameters whose gradients are clipped each by its own norm; together all of them.
+    fn groups(&self) -> Vec<std::ops::Range<usize>> {
+        vec![0..self.params().len()]
+    }
+
+    /// Whether the tensor `key` belongs to the checkpoint that evaluation reads.
+    fn exported(&self, key: &str) -> bool {
+        let _ = key;
+        true
+    }
 
     /// All tensors with their checkpoint keys, buffers included.
     fn tensors(&self) -> Vec<checkpoint::Tensor<'_>>;
@@ -92,4 +117,53 @@ pub trait Learner {
 
     /// What the model needs besides weights, as TOML: goes into the checkpoint's `config.toml`.
     fn config(&self) -> toml::Table;
+}
+
+/// A fresh learner of the configured method and size.
+///
+/// # Errors
+/// When the configuration makes no sense or the data are too few.
+pub fn learner(config: &TrainConfig, store: &Store, split: &Split) -> Result<Box<dyn Learner>, TrainError> {
+    match &config.model {
+        ModelConfig::Compact(_) => Ok(Box::new(CompactLearner::new(config, store, split)?)),
+        ModelConfig::Full(full) => Ok(Box::new(FullLearner::new(config, full, store, split)?)),
+    }
+}
+
+/// A checkpoint ready for planning.
+pub struct Loaded {
+    /// The model.
+    pub model: Arc<dyn LatentModel>,
+    /// Its method.
+    pub method: Method,
+    /// `compact` or `full`.
+    pub architecture: String,
+    /// What was found, e.g. `303/303 tensors`.
+    pub report: String,
+}
+
+/// Loads a checkpoint directory of either size.
+///
+/// # Errors
+/// Names the file and the key that is wrong.
+pub fn load(directory: &Path) -> Result<Loaded, TrainError> {
+    let path = directory.join("config.toml");
+    let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| TrainError::Checkpoint {
+        path: path.clone(),
+        problem: format!("{}; it is not the config.toml of a checkpoint", e.message()),
+    })?;
+    let architecture =
+        table.get("architecture").and_then(toml::Value::as_str).unwrap_or_default().to_string();
+    let (model, method, report): (Arc<dyn LatentModel>, _, _) = match architecture.as_str() {
+        "compact" => {
+            compact::load(directory).map(|(model, method, report)| (Arc::new(model) as _, method, report))?
+        }
+        "full" => full::load(directory).map(|(model, method, report)| (model as _, method, report))?,
+        other => {
+            let problem = format!("architecture `{other}` is not known; known: compact, full");
+            return Err(TrainError::Checkpoint { path, problem });
+        }
+    };
+    Ok(Loaded { model, method, architecture, report })
 }

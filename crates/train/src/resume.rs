@@ -80,29 +80,35 @@ pub fn read_tensors(directory: &Path, state: &State) -> Result<[Tensors; 2], Tra
     Ok([read(MODEL)?, read(OPTIMIZER)?])
 }
 
-/// Writes a checkpoint; `state.resume` names its directory afterwards. `config` is the text of `config.toml`.
+/// Tensors and text of one checkpoint.
+pub struct Contents<'a> {
+    /// Text of `config.toml`.
+    pub config: &'a str,
+    /// Everything that training needs of the model.
+    pub model: &'a [Tensor<'a>],
+    /// What evaluation needs of it.
+    pub exported: &'a [Tensor<'a>],
+    /// The optimiser's tensors.
+    pub optimizer: &'a [Tensor<'a>],
+}
+
+/// Writes a checkpoint; `state.resume` names its directory afterwards.
 ///
 /// # Errors
 /// When a file cannot be written; the run then resumes from its older checkpoint.
-pub fn save(
-    directory: &Path,
-    state: &mut State,
-    config: &str,
-    model: &[Tensor],
-    optimizer: &[Tensor],
-) -> Result<(), TrainError> {
+pub fn save(directory: &Path, state: &mut State, contents: &Contents) -> Result<(), TrainError> {
     let next = State { resume: format!("{PREFIX}{}", state.step), ..state.clone() };
     if next.resume != state.resume {
         let (building, target) = (directory.join(BUILDING), directory.join(&next.resume));
         remove(&building)?;
         remove(&target)?;
         fs::create_dir(&building).map_err(TrainError::io(&building))?;
-        checkpoint::write_tensors(&building.join(MODEL), model, next.step)?;
-        checkpoint::write_tensors(&building.join(OPTIMIZER), optimizer, next.step)?;
+        checkpoint::write_tensors(&building.join(MODEL), contents.model, next.step)?;
+        checkpoint::write_tensors(&building.join(OPTIMIZER), contents.optimizer, next.step)?;
         fs::rename(&building, &target).map_err(TrainError::io(&target))?;
     }
-    checkpoint::write_atomic(&directory.join("config.toml"), config.as_bytes())?;
-    checkpoint::write_tensors(&directory.join(MODEL), model, next.step)?;
+    checkpoint::write_atomic(&directory.join("config.toml"), contents.config.as_bytes())?;
+    checkpoint::write_tensors(&directory.join(MODEL), contents.exported, next.step)?;
     let text = serde_json::to_string_pretty(&next).map_err(|e| TrainError::Config(e.to_string()))?;
     checkpoint::write_atomic(&directory.join(STATE), text.as_bytes())?;
     *state = next;

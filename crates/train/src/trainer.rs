@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use worldbench_data::{FrameSpec, Loader, LoaderConfig, Normaliser, Split, Store, WindowSpec};
+use worldbench_data::{Loader, LoaderConfig, Normaliser, Split, Store, WindowSpec};
 use worldbench_kernels::grad::{AdamW, squared_norm};
 use worldbench_nn::schedule::Schedule;
 
 use crate::checkpoint::Tensor;
 use crate::log::Log;
-use crate::resume::{self, State};
+use crate::resume::{self, Contents, State};
 use crate::{Learner, Metrics, TrainConfig, TrainError};
 
 /// An embedding whose mean standard deviation falls below this has collapsed.
@@ -49,7 +49,11 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When the directory holds another run, or its files are damaged.
     pub fn open(
-        config: &'a TrainConfig, directory: &Path, store: Arc<Store>, split: Split, spec: WindowSpec,
+        config: &'a TrainConfig,
+        directory: &Path,
+        store: Arc<Store>,
+        split: Split,
+        spec: WindowSpec,
         learner: &mut dyn Learner,
     ) -> Result<Self, TrainError> {
         fs::create_dir_all(directory).map_err(TrainError::io(directory))?;
@@ -57,8 +61,14 @@ impl<'a> Trainer<'a> {
         let key = format!("{settings} data {}", store.hash());
         let len = learner.params().len();
         let mut trainer = Self {
-            config, directory: directory.into(), store, split, spec, moments: [vec![0.0; len], vec![0.0; len]],
-            grads: vec![0.0; len], state: State { step: 0, seconds: 0.0, key, warned: false, resume: String::new() },
+            config,
+            directory: directory.into(),
+            store,
+            split,
+            spec,
+            moments: [vec![0.0; len], vec![0.0; len]],
+            grads: vec![0.0; len],
+            state: State { step: 0, seconds: 0.0, key, warned: false, resume: String::new() },
         };
         trainer.resume(learner)?;
         Ok(trainer)
@@ -66,7 +76,8 @@ impl<'a> Trainer<'a> {
 
     fn resume(&mut self, learner: &mut dyn Learner) -> Result<(), TrainError> {
         let Some(state) = resume::read_state(&self.directory)? else { return Ok(()) };
-        let problem = |problem: &str| TrainError::Checkpoint { path: self.directory.clone(), problem: problem.into() };
+        let problem =
+            |problem: &str| TrainError::Checkpoint { path: self.directory.clone(), problem: problem.into() };
         if !same_run(&state.key, &self.state.key) {
             return Err(problem(
                 "the directory holds a run with another configuration or other data; give another --out or the \
@@ -77,7 +88,11 @@ impl<'a> Trainer<'a> {
         for (name, moment) in ["m", "v"].iter().zip(&mut self.moments) {
             match optimizer.remove(*name) {
                 Some((_, values)) if values.len() == moment.len() => *moment = values,
-                _ => return Err(problem(&format!("the optimiser's `{name}` does not fit; start the run again"))),
+                _ => {
+                    return Err(problem(&format!(
+                        "the optimiser's `{name}` does not fit; start the run again"
+                    )));
+                }
             }
         }
         learner.restore(model)?;
@@ -99,17 +114,13 @@ impl<'a> Trainer<'a> {
 
     fn loader(&self, episodes: &[usize], shuffle: bool, at: u64) -> Result<Loader, TrainError> {
         let windows = self.spec.enumerate(&self.store, episodes)?;
-        let frame = FrameSpec {
-            resolution: self.config.model.encoder.resolution,
-            filter: worldbench_env::raster::Filter::Area,
-        };
         let config = LoaderConfig {
             batch: self.config.batch,
             seed: self.config.seed,
             threads: 1,
             prefetch: 3,
             shuffle,
-            frame,
+            frame: self.config.model.frame(),
             actions: Normaliser::none(2),
         };
         Ok(Loader::starting_at(Arc::clone(&self.store), self.spec, windows, config, at)?)
@@ -120,17 +131,17 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When the loss is not finite or a file cannot be written.
     pub fn run(
-        &mut self, learner: &mut dyn Learner, progress: &mut dyn FnMut(&Progress) -> bool,
+        &mut self,
+        learner: &mut dyn Learner,
+        progress: &mut dyn FnMut(&Progress) -> bool,
     ) -> Result<(), TrainError> {
         let log = Log::open(&self.directory, self.state.step)?;
-        let mut loader = self.loader(&self.split.train, true, self.state.step)?;
+        let mut loader = self.loader(&self.split.train, true, self.state.step * self.config.accumulate)?;
         let held_out = self.validation_batch()?;
         let (begun, first, before) = (Instant::now(), self.state.step, self.state.seconds);
         let mut saved = Instant::now();
         while self.state.step < self.config.steps {
-            let batch = loader.next_batch()?;
-            let metrics = self.optimise(learner, &batch)?;
-            loader.recycle(batch);
+            let metrics = self.optimise(learner, &mut loader)?;
             let step = self.state.step;
             self.state.seconds = before + begun.elapsed().as_secs_f64();
             let last = step == self.config.steps;
@@ -138,15 +149,22 @@ impl<'a> Trainer<'a> {
                 log.row("train", step, &metrics)?;
             }
             let mut warning = None;
-            if let Some(batch) = held_out.as_ref().filter(|_| step.is_multiple_of(self.config.validate_every) || last) {
+            if let Some(batch) =
+                held_out.as_ref().filter(|_| step.is_multiple_of(self.config.validate_every) || last)
+            {
                 let metrics = learner.validate(batch)?;
                 warning = self.collapse(&metrics);
                 log.row("val", step, &metrics)?;
             }
-            let rate = (step - first) as f64 * self.config.batch as f64 / begun.elapsed().as_secs_f64();
-            let report = Progress { step, total: self.config.steps, samples_per_s: rate, metrics: &metrics, warning };
+            let rate = ((step - first) * self.config.accumulate) as f64 * self.config.batch as f64
+                / begun.elapsed().as_secs_f64();
+            let report =
+                Progress { step, total: self.config.steps, samples_per_s: rate, metrics: &metrics, warning };
             let stop = !progress(&report);
-            if last || stop || saved.elapsed() > Duration::from_secs_f64(60.0 * self.config.checkpoint_minutes) {
+            if last
+                || stop
+                || saved.elapsed() > Duration::from_secs_f64(60.0 * self.config.checkpoint_minutes)
+            {
                 self.save(learner)?;
                 saved = Instant::now();
             }
@@ -164,18 +182,39 @@ impl<'a> Trainer<'a> {
         Ok(Some(self.loader(&self.split.val, true, 0)?.next_batch()?))
     }
 
-    fn optimise(&mut self, learner: &mut dyn Learner, batch: &worldbench_data::Batch) -> Result<Metrics, TrainError> {
-        let step = self.state.step;
-        let metrics = learner.step(batch, step, &mut self.grads)?;
-        let norm = squared_norm(&self.grads).sqrt();
-        if !norm.is_finite() || metrics.first().is_some_and(|(_, loss)| !loss.is_finite()) {
+    /// One optimiser step; returns the metrics of its last batch, the loss being the mean over all of them.
+    fn optimise(&mut self, learner: &mut dyn Learner, loader: &mut Loader) -> Result<Metrics, TrainError> {
+        let (step, parts) = (self.state.step, self.config.accumulate);
+        let (mut metrics, mut loss) = (Metrics::new(), 0.0);
+        let mut sum = if parts > 1 { vec![0.0; self.grads.len()] } else { Vec::new() };
+        for part in 0..parts {
+            let batch = loader.next_batch()?;
+            metrics = learner.step(&batch, step * parts + part, &mut self.grads)?;
+            loader.recycle(batch);
+            loss += metrics.first().map_or(0.0, |(_, loss)| *loss) / parts as f32;
+            sum.iter_mut().zip(&self.grads).for_each(|(s, g)| *s += g / parts as f32);
+        }
+        if parts > 1 {
+            self.grads = sum;
+        }
+        if let Some((_, first)) = metrics.first_mut() {
+            *first = loss;
+        }
+        if !loss.is_finite() {
             return Err(TrainError::Diverged { step });
         }
-        let scale = (self.config.clip / (norm + 1e-6)).min(1.0) as f32;
         let lr = Schedule::WarmupCosine.rate(self.config.learning_rate, step, self.config.steps);
         let adam = AdamW { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: self.config.weight_decay };
-        let [m, v] = &mut self.moments;
-        adam.update(step + 1, scale, learner.params_mut(), &self.grads, m, v);
+        let groups = learner.groups();
+        let norms: Vec<f64> = groups.iter().map(|g| squared_norm(&self.grads[g.clone()]).sqrt()).collect();
+        if norms.iter().any(|norm| !norm.is_finite()) {
+            return Err(TrainError::Diverged { step });
+        }
+        for (group, norm) in groups.into_iter().zip(norms) {
+            let scale = (self.config.clip / (norm + 1e-6)).min(1.0) as f32;
+            let [m, v] = self.moments.each_mut().map(|moment| &mut moment[group.clone()]);
+            adam.update(step + 1, scale, &mut learner.params_mut()[group.clone()], &self.grads[group], m, v);
+        }
         self.state.step += 1;
         Ok(metrics)
     }
@@ -186,17 +225,30 @@ impl<'a> Trainer<'a> {
             return None;
         }
         self.state.warned = true;
-        Some(format!("the embedding collapses (mean standard deviation {std:.3}): raise the regulariser's weight"))
+        Some(format!(
+            "the embedding collapses (mean standard deviation {std:.3}): raise the regulariser's weight"
+        ))
     }
 
     fn save(&mut self, learner: &dyn Learner) -> Result<(), TrainError> {
         let moments: Vec<_> = ["m", "v"]
             .iter()
             .zip(&self.moments)
-            .map(|(key, values)| Tensor { key: (*key).into(), shape: vec![values.len()], values })
+            .map(|(key, values)| Tensor {
+                key: (*key).into(),
+                shape: vec![values.len()],
+                values,
+                integer: false,
+            })
             .collect();
-        let config = learner.config().to_string();
-        resume::save(&self.directory, &mut self.state, &config, &learner.tensors(), &moments)
+        let exported: Vec<_> = learner.tensors().into_iter().filter(|t| learner.exported(&t.key)).collect();
+        let contents = Contents {
+            config: &learner.config().to_string(),
+            model: &learner.tensors(),
+            exported: &exported,
+            optimizer: &moments,
+        };
+        resume::save(&self.directory, &mut self.state, &contents)
     }
 }
 

@@ -18,7 +18,7 @@ Examples:
   worldbench train lewm-compact --data push_t.wbs --out runs/lewm --set steps=2000 --set model.weights.sigreg=0.2
   worldbench config show train --preset pldm-compact    every key that --set takes")]
 pub struct Args {
-    /// Compiled-in preset (pldm-compact, lewm-compact), or the path of a TOML file
+    /// Compiled-in preset (pldm-compact, lewm-compact, pldm-full, lewm-full), or the path of a TOML file
     #[arg(value_name = "PRESET|PATH")]
     preset: String,
     /// Store to train on (see `collect`)

@@ -241,32 +241,74 @@ struct Problem<'a> {
 
 impl Cost for Problem<'_> {
     fn evaluate(&mut self, shape: Shape, candidates: &[f32], costs: &mut [f32]) -> Result<(), CostError> {
-        let block = self.model.net.config.block_dim();
+        costs.fill(0.0);
+        let (objective, goal, parts) = (self.objective, &self.goal, &self.parts);
+        let start = (&self.start[..], self.previous.as_deref());
+        self.model.unroll(start, shape, candidates, &mut self.scratch, |h, states| {
+            if objective.counts(h, shape.horizon) {
+                for (cost, state) in costs.iter_mut().zip(states.chunks_exact(goal.len())) {
+                    *cost += objective.step_cost(state, goal, parts);
+                }
+            }
+        })?;
+        objective.add_control(shape, candidates, costs);
+        Ok(())
+    }
+}
+
+impl CompactModel {
+    /// Runs `candidates` `[S, H, D]` from a state and the block before it, and shows the states `[S, W]` after
+    /// each step.
+    pub(super) fn unroll(
+        &self,
+        (start, previous): (&[f32], Option<&[f32]>),
+        shape: Shape,
+        candidates: &[f32],
+        scratch: &mut Scratch,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), CostError> {
+        let block = self.net.config.block_dim();
         if shape.dim != block {
             return Err(
                 format!("the model's action blocks have {block} values, the plan's {}", shape.dim).into()
             );
         }
-        let width = self.start.len();
-        let mut states = self.start.repeat(costs.len()); // [S, W]
+        let mut states = start.repeat(candidates.len() / shape.len().max(1)); // [S, W]
         let mut inputs = Vec::new();
-        costs.fill(0.0);
         for h in 0..shape.horizon {
             inputs.clear();
             for plan in candidates.chunks_exact(shape.len()) {
                 let at = |h: usize| &plan[h * block..(h + 1) * block];
-                let previous = if h == 0 { self.previous.as_deref() } else { Some(at(h - 1)) };
-                self.model.action_input(at(h), previous, &mut inputs);
+                let previous = if h == 0 { previous } else { Some(at(h - 1)) };
+                self.action_input(at(h), previous, &mut inputs);
             }
-            self.model.predict(&mut states, &inputs, &mut self.scratch);
-            if self.objective.counts(h, shape.horizon) {
-                for (cost, state) in costs.iter_mut().zip(states.chunks_exact(width)) {
-                    *cost += self.objective.step_cost(state, &self.goal, &self.parts);
-                }
-            }
+            self.predict(&mut states, &inputs, scratch);
+            each(h, &states);
         }
-        self.objective.add_control(shape, candidates, costs);
         Ok(())
+    }
+
+    /// State `[W]` and, where there is one, the normalised block before it, that a plan starts from.
+    pub(super) fn begin(&self, context: &Context) -> Result<(Vec<f32>, Option<Vec<f32>>), CostError> {
+        let (Some(frame), Some(proprio)) = (context.frames.last(), context.proprio.last()) else {
+            return Err("a plan needs at least one context frame".into());
+        };
+        self.check_frame(frame)?;
+        let block = self.net.config.block_dim();
+        let previous = context.actions.len().checked_sub(block).map(|at| {
+            let mut previous = context.actions[at..].to_vec();
+            self.whiten(&mut previous);
+            previous
+        });
+        Ok((self.state(frame, proprio), previous))
+    }
+
+    pub(super) fn check_frame(&self, frame: &[u8]) -> Result<(), CostError> {
+        let bytes = self.net.encoder.frame_bytes();
+        if frame.len() == bytes {
+            return Ok(());
+        }
+        Err(format!("frames must have {bytes} bytes, not {}", frame.len()).into())
     }
 }
 
@@ -292,22 +334,11 @@ impl WorldModel for CompactModel {
         context: &Context,
         objective: Objective,
     ) -> Result<Box<dyn Cost + 'a>, CostError> {
-        let (Some(frame), Some(proprio)) = (context.frames.last(), context.proprio.last()) else {
-            return Err("a plan needs at least one context frame".into());
-        };
-        let bytes = self.net.encoder.frame_bytes();
-        if frame.len() != bytes || context.goal_frame.len() != bytes {
-            return Err(format!("frames must have {bytes} bytes, not {}", frame.len()).into());
-        }
-        let block = self.net.config.block_dim();
-        let previous = context.actions.len().checked_sub(block).map(|at| {
-            let mut previous = context.actions[at..].to_vec();
-            self.whiten(&mut previous);
-            previous
-        });
+        let (start, previous) = self.begin(context)?;
+        self.check_frame(context.goal_frame)?;
         Ok(Box::new(Problem {
             model: self,
-            start: self.state(frame, proprio),
+            start,
             goal: self.state(context.goal_frame, &context.goal_proprio),
             previous,
             parts: self.cost_parts(),

@@ -14,6 +14,7 @@
 
 mod encoder;
 mod inference;
+mod latent;
 mod linear;
 mod objective;
 mod params;

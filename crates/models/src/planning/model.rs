@@ -1,6 +1,8 @@
 //! The planner's model as planning policies use it.
 
-use worldbench_plan::{ActionNormaliser, Context, Cost, CostError, Objective, Part, Shape, WorldModel};
+use worldbench_plan::{
+    ActionNormaliser, Context, Cost, CostError, LatentModel, Objective, Part, Shape, WorldModel,
+};
 
 use super::{Error, JepaPlanner, Start, check_len};
 use crate::compact::Whitener;
@@ -61,6 +63,34 @@ impl JepaModel {
         Ok(Self { planner, actions, action_block })
     }
 
+    /// The newest frames of the context that the model has room for, and the normalised blocks between them.
+    fn begin<'c>(&self, context: &Context<'c>) -> Result<(Vec<&'c [u8]>, Vec<f32>), CostError> {
+        let block = self.planner.config().action;
+        let frames = &context.frames[context.frames.len().saturating_sub(self.max_history())..];
+        if frames.is_empty() {
+            return Err("a plan needs at least one context frame".into());
+        }
+        let between = (frames.len() - 1) * block;
+        let first = context.actions.len().checked_sub(between).ok_or_else(|| {
+            let got = context.actions.len();
+            format!("{} context frames need {between} action values between them, got {got}", frames.len())
+        })?;
+        let mut history = context.actions[first..].to_vec();
+        history.chunks_exact_mut(block).for_each(|b| self.actions.normalise(b));
+        Ok((frames.iter().map(Vec::as_slice).collect(), history))
+    }
+
+    /// Latents `[N, D]` of frames `[R, R, 3]`.
+    fn encode(&self, frames: &[&[u8]]) -> Result<Vec<f32>, CostError> {
+        let side = self.resolution();
+        let mut all = Vec::with_capacity(frames.len() * side * side * 3);
+        for frame in frames {
+            check_len("frame", frame.len(), side * side * 3, "RGB of the model's side")?;
+            all.extend_from_slice(frame);
+        }
+        Ok(self.planner.encode(&all)?)
+    }
+
     /// The model itself.
     #[must_use]
     pub fn planner(&self) -> &JepaPlanner {
@@ -114,29 +144,42 @@ impl WorldModel for JepaModel {
         context: &Context,
         objective: Objective,
     ) -> Result<Box<dyn Cost + 'a>, CostError> {
-        let (side, block) = (self.resolution(), self.planner.config().action);
-        let frames = &context.frames[context.frames.len().saturating_sub(self.max_history())..];
-        if frames.is_empty() {
-            return Err("a plan needs at least one context frame".into());
-        }
-        let between = (frames.len() - 1) * block;
-        let first = context.actions.len().checked_sub(between).ok_or_else(|| {
-            let got = context.actions.len();
-            format!("{} context frames need {between} action values between them, got {got}", frames.len())
-        })?;
-        let mut history = context.actions[first..].to_vec();
-        history.chunks_exact_mut(block).for_each(|b| self.actions.normalise(b));
-        let mut all = Vec::with_capacity((frames.len() + 1) * side * side * 3);
-        for frame in frames.iter().map(Vec::as_slice).chain([context.goal_frame]) {
-            check_len("frame", frame.len(), side * side * 3, "RGB of the model's side")?;
-            all.extend_from_slice(frame);
-        }
-        let mut latents = self.planner.encode(&all)?;
-        let goal = latents.split_off(frames.len() * self.planner.width());
+        let (mut frames, history) = self.begin(context)?;
+        frames.push(context.goal_frame);
+        let mut latents = self.encode(&frames)?;
+        let goal = latents.split_off((frames.len() - 1) * self.planner.width());
         Ok(Box::new(Problem { planner: &self.planner, context: latents, history, goal, objective }))
     }
 
     fn decode_block(&self, block: &[f32], actions: &mut [f32]) {
         self.actions.denormalise(block, actions);
+    }
+}
+
+impl LatentModel for JepaModel {
+    fn embedding(&self) -> usize {
+        self.planner.width()
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        vec![Part::whole(self.planner.width())]
+    }
+
+    fn latents(&self, frames: &[Vec<u8>], _: &[[f64; 4]]) -> Result<Vec<f32>, CostError> {
+        self.encode(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
+    fn rollout(&self, context: &Context, shape: Shape, candidates: &[f32]) -> Result<Vec<f32>, CostError> {
+        let (frames, history) = self.begin(context)?;
+        let latents = self.encode(&frames)?;
+        let start = Start { context: &latents, history: &history };
+        let (known, width) = (latents.len(), self.planner.width());
+        let paths = self.planner.rollout(start, shape, candidates)?; // [S, n + H, D]
+        let predicted = paths.chunks_exact(known + shape.horizon * width).flat_map(|path| &path[known..]);
+        Ok(predicted.copied().collect())
+    }
+
+    fn encode_block(&self, block: &mut [f32]) {
+        self.actions.normalise(block);
     }
 }

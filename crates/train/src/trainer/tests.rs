@@ -7,7 +7,9 @@ use std::sync::Arc;
 use worldbench_data::{Split, Store};
 
 use super::Trainer;
-use crate::{CompactLearner, Learner, TrainConfig, TrainError, checkpoint, compact};
+use crate::{
+    CompactLearner, FullConfig, Learner, Method, ModelConfig, TrainConfig, TrainError, checkpoint, compact,
+};
 
 const TINY: &str = "
     method = \"pldm\"
@@ -34,6 +36,37 @@ const TINY: &str = "
     encoder = { resolution = 32, widths = [4, 6, 8], hidden = 12, latent = 6 }
     weights = { teacher_forcing = 1.0, rollout = 1.0, std = 18.0, std_t = 0.7, cov = 12.0, temporal = 1.0, \
                 sigreg = 0.1, idm = 0.1 }
+";
+
+const TINY_FULL: &str = "
+    method = \"pldm\"
+    seed = 3
+    steps = 4
+    batch = 3
+    accumulate = 2
+    frames = 4
+    learning_rate = 1e-3
+    weight_decay = 1e-3
+    clip = 1.0
+    validation = 0.4
+    threads = 2
+    checkpoint_minutes = 60.0
+    log_every = 1
+    validate_every = 2
+    [model]
+    architecture = \"full\"
+    device = \"cpu\"
+    action_block = 5
+    idm_hidden = 12
+    sigreg = 0.09
+    pldm = { idm = 1.0 }
+    [model.network]
+    projector_hidden = 24
+    action = 10
+    smoothed = 10
+    action_hidden = 16
+    encoder = { image = 28, patch = 14, hidden = 16, layers = 2, heads = 2, mlp = 32 }
+    predictor = { frames = 3, width = 16, depth = 2, heads = 2, head_width = 8, mlp = 32, dropout = 0.1 }
 ";
 
 struct Bench {
@@ -68,12 +101,13 @@ impl Bench {
 
     fn train_with(&self, config: &TrainConfig, run: &str, stop: u64) -> Result<u64, TrainError> {
         let split = Split::by_source(&self.store, config.validation, config.seed);
-        let mut learner = CompactLearner::new(config, &self.store, &split)?;
-        let spec = compact::window_spec(config);
+        let mut learner = crate::learner(config, &self.store, &split)?;
+        let spec = config.window_spec();
         let run = self.path(run);
-        let mut trainer = Trainer::open(config, &run, Arc::clone(&self.store), split, spec, &mut learner)?;
+        let mut trainer =
+            Trainer::open(config, &run, Arc::clone(&self.store), split, spec, learner.as_mut())?;
         let begun = trainer.step();
-        trainer.run(&mut learner, &mut |now| now.step < stop)?;
+        trainer.run(learner.as_mut(), &mut |now| now.step < stop)?;
         Ok(begun)
     }
 
@@ -170,4 +204,78 @@ fn a_trained_checkpoint_loads_for_planning() {
     fs::write(&path, fs::read_to_string(&path).unwrap().replace("latent = 6", "latent = 7")).unwrap();
     let error = compact::load(&bench.path("run")).err().unwrap().to_string();
     assert!(error.contains("encoder.head.weight") && error.contains("configuration"), "{error}");
+}
+
+#[test]
+fn full_size_models_resume_bit_identically_and_load_for_planning() {
+    let mut bench = Bench::new();
+    for method in [Method::Pldm, Method::Lewm] {
+        bench.config = TrainConfig { method, ..toml::from_str(TINY_FULL).unwrap() };
+        let (whole, killed) = (format!("{}-whole", method.name()), format!("{}-killed", method.name()));
+        bench.train(&whole, 99).unwrap();
+        bench.train(&killed, 1).unwrap();
+        assert_eq!(bench.train(&killed, 99).unwrap(), 1);
+        let read = |run: &str, name: &str| fs::read(bench.path(run).join(name)).unwrap();
+        for name in
+            ["model.safetensors", "resume-4/model.safetensors", "resume-4/optimizer.safetensors", "log.csv"]
+        {
+            assert!(read(&whole, name) == read(&killed, name), "{name}");
+        }
+        let loaded = crate::load(&bench.path(&whole)).unwrap();
+        assert_eq!((loaded.method, loaded.architecture.as_str()), (method, "full"));
+        assert_eq!((loaded.model.resolution(), loaded.model.action_block()), (28, 5));
+        let (tensors, _) = checkpoint::read_tensors(&bench.path(&whole).join("model.safetensors")).unwrap();
+        assert_eq!(loaded.report, format!("{0}/{0} tensors", tensors.len()));
+        assert!(tensors.keys().all(|key| !key.starts_with("idm.")));
+        // Two batches a step, each of which moves the running statistics.
+        assert_eq!(tensors["projector.net.1.num_batches_tracked"], (vec![], vec![8.0]));
+    }
+}
+
+#[test]
+fn the_inverse_dynamics_head_is_clipped_on_its_own() {
+    let bench = Bench::new();
+    let config: TrainConfig = toml::from_str(TINY_FULL).unwrap();
+    let split = Split::by_source(&bench.store, config.validation, config.seed);
+    let groups = crate::learner(&config, &bench.store, &split).unwrap().groups();
+    assert_eq!(groups.len(), 2);
+    assert_eq!((groups[0].start, groups[0].end, groups[1].end), (0, groups[1].start, config.parameters()));
+    let lewm = TrainConfig { method: Method::Lewm, ..config };
+    assert_eq!(crate::learner(&lewm, &bench.store, &split).unwrap().groups().len(), 1);
+}
+
+#[test]
+fn accumulated_batches_resume_at_the_right_place_in_the_data() {
+    let bench = Bench::new();
+    let twice = TrainConfig { accumulate: 2, steps: 6, ..bench.config.clone() };
+    bench.train_with(&twice, "whole", 99).unwrap();
+    bench.train_with(&twice, "killed", 3).unwrap();
+    bench.train_with(&twice, "killed", 99).unwrap();
+    let read = |run: &str| fs::read(bench.path(run).join("model.safetensors")).unwrap();
+    assert!(read("whole") == read("killed"));
+}
+
+#[test]
+fn presets_hold_both_architectures_and_wrong_settings_are_named() {
+    for text in [
+        include_str!("../../../../configs/train/pldm-compact.toml"),
+        include_str!("../../../../configs/train/lewm-compact.toml"),
+        include_str!("../../../../configs/train/pldm-full.toml"),
+        include_str!("../../../../configs/train/lewm-full.toml"),
+    ] {
+        let config: TrainConfig = toml::from_str(text).unwrap();
+        config.check().unwrap();
+        let again: TrainConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again, config);
+        if let ModelConfig::Full(full) = &config.model {
+            assert_eq!(full, &FullConfig::published());
+        }
+    }
+    let wrong = |from: &str, to: &str| toml::from_str::<TrainConfig>(&TINY_FULL.replace(from, to));
+    assert!(wrong("\"full\"", "\"huge\"").unwrap_err().to_string().contains("compact"));
+    assert!(wrong("sigreg", "sigrek").unwrap_err().to_string().contains("sigrek"));
+    let error = wrong("action = 10", "action = 12").unwrap().check().unwrap_err().to_string();
+    assert!(error.contains("model.network.action"), "{error}");
+    let error = wrong("frames = 4", "frames = 9").unwrap().check().unwrap_err().to_string();
+    assert!(error.contains("frames"), "{error}");
 }
