@@ -191,15 +191,21 @@ impl TrainConfig {
 
 fn check_compact(model: &CompactConfig) -> Result<(), TrainError> {
     let fail = |message: String| Err(TrainError::Config(message));
-    let resolution = model.encoder.resolution;
-    if !(16..=512).contains(&resolution) || resolution % 16 != 0 {
-        return fail(format!("model.encoder.resolution = {resolution} must be a multiple of 16 in 16..=512"));
+    let encoder = &model.encoder;
+    if encoder.widths.is_empty() || encoder.widths.contains(&0) || encoder.patch == 0 {
+        return fail("model.encoder.widths and patch must be positive".into());
+    }
+    if !(2..=3).contains(&encoder.kernel) {
+        return fail(format!("model.encoder.kernel = {} must be 2 or 3", encoder.kernel));
+    }
+    let (resolution, step) = (encoder.resolution, encoder.patch << (encoder.widths.len() - 1));
+    if !(16..=512).contains(&resolution) || !resolution.is_multiple_of(step) {
+        return fail(format!(
+            "model.encoder.resolution = {resolution} must be a multiple of {step} in 16..=512"
+        ));
     }
     if model.action_block == 0 || model.width < 2 || model.encoder.latent < 2 || model.encoder.hidden == 0 {
         return fail("model.action_block, width, encoder.latent and encoder.hidden must be positive".into());
-    }
-    if model.encoder.widths.contains(&0) {
-        return fail("model.encoder.widths must be positive".into());
     }
     Ok(())
 }

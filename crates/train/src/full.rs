@@ -114,6 +114,8 @@ struct Saved {
     actions: ActionNormaliser,
 }
 
+// Built anew for every batch and never stored in bulk.
+#[allow(clippy::large_enum_variant)]
 enum Network {
     Pldm(Pldm),
     Lewm(Lewm),

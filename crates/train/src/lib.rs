@@ -97,7 +97,7 @@ pub trait Learner {
 
     /// Spans of the parameters whose gradients are clipped each by its own norm; together all of them.
     fn groups(&self) -> Vec<std::ops::Range<usize>> {
-        vec![0..self.params().len()]
+        std::iter::once(0..self.params().len()).collect()
     }
 
     /// Whether the tensor `key` belongs to the checkpoint that evaluation reads.

@@ -1,4 +1,4 @@
-//! Convolutional encoder of the compact models: a patchifying stem, two strided 3x3 convolutions, a dense layer with
+//! Convolutional encoder of the compact models: a patchifying stem, strided convolutions, a dense layer with
 //! BatchNorm, and a linear head.
 //!
 //! A frame enters as bytes, [R, R, 3]; the stem reads `(255 - v) / 64`, so that a white background is zero.
@@ -11,8 +11,6 @@ use worldbench_kernels::grad::{Conv, col2im_nhwc, im2col_nhwc};
 use super::linear;
 use super::params::{Affine, Linear, ParamTable};
 
-/// Side of a stem patch in pixels.
-const PATCH: usize = 4;
 /// Frames unfolded at a time.
 const CHUNK: usize = 16;
 /// Weight of the newest batch in the running BatchNorm statistics.
@@ -22,10 +20,14 @@ const MOMENTUM: f32 = 0.1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
-    /// Side of the square frame in pixels, a multiple of 16.
+    /// Side of the square frame in pixels, a multiple of `patch * 2^(widths - 1)`.
     pub resolution: usize,
-    /// Channels after the stem and the two convolutions.
-    pub widths: [usize; 3],
+    /// Side of a stem patch in pixels.
+    pub patch: usize,
+    /// Side of the convolution kernels: 2 (patches) or 3 (overlapping); the stride is 2.
+    pub kernel: usize,
+    /// Channels after the stem and after each convolution.
+    pub widths: Vec<usize>,
     /// Width of the dense layer.
     pub hidden: usize,
     /// Width of the embedding.
@@ -39,8 +41,8 @@ pub struct Encoder {
     pub config: EncoderConfig,
     /// Patches to the first feature map.
     pub stem: Linear,
-    /// Two 3x3 convolutions of stride 2, as dense layers on unfolded input.
-    pub convs: [Linear; 2],
+    /// Convolutions of stride 2, as dense layers on unfolded input.
+    pub convs: Vec<Linear>,
     /// Flattened feature map to the dense features.
     pub dense: Linear,
     /// BatchNorm of the dense features.
@@ -51,8 +53,8 @@ pub struct Encoder {
 
 /// Feature maps before their activation, kept for the backward pass, and the dense output.
 pub struct Trunk {
-    stem: Vec<f32>,
-    convs: [Vec<f32>; 2],
+    /// Per stage (the stem first), [N, side, side, channels].
+    stages: Vec<Vec<f32>>,
     /// Dense features before BatchNorm, [N, hidden].
     pub dense: Vec<f32>,
 }
@@ -68,15 +70,28 @@ pub struct BatchNorm {
 impl Encoder {
     /// Declares the layers.
     pub fn declare(table: &mut ParamTable, config: &EncoderConfig) -> Self {
-        let [a, b, c] = config.widths;
-        let side = config.resolution / 16;
+        let widths = &config.widths;
+        let side = config.resolution / (config.patch << (widths.len() - 1));
+        let convs = widths.windows(2).enumerate().map(|(i, pair)| {
+            let inputs = config.kernel * config.kernel * pair[0];
+            (i + 1, inputs, pair[1])
+        });
+        let last = widths.last().copied().unwrap_or_default();
+        let stem = config.patch * config.patch * 3;
         Self {
-            stem: Linear::declare(table, "encoder.stem", PATCH * PATCH * 3, a, 1.4),
-            convs: [
-                Linear::declare(table, "encoder.conv1", 9 * a, b, 1.4),
-                Linear::declare(table, "encoder.conv2", 9 * b, c, 1.4),
-            ],
-            dense: Linear::declare(table, "encoder.dense", side * side * c, config.hidden, 1.0),
+            stem: Linear::declare(
+                table,
+                "encoder.stem",
+                stem,
+                widths.first().copied().unwrap_or_default(),
+                1.4,
+            ),
+            convs: convs
+                .map(|(i, inputs, outputs)| {
+                    Linear::declare(table, &format!("encoder.conv{i}"), inputs, outputs, 1.4)
+                })
+                .collect(),
+            dense: Linear::declare(table, "encoder.dense", side * side * last, config.hidden, 1.0),
             norm: Affine::declare(table, "encoder.norm", config.hidden),
             head: Linear::declare(table, "encoder.head", config.hidden, config.latent, 1.0),
             config: config.clone(),
@@ -90,14 +105,14 @@ impl Encoder {
     }
 
     pub(super) fn patches(&self, frames: &[u8]) -> Vec<f32> {
-        let side = self.config.resolution;
+        let (side, patch) = (self.config.resolution, self.config.patch);
         let row = side * 3;
         let mut out = Vec::with_capacity(frames.len());
         for frame in frames.chunks_exact(self.frame_bytes()) {
-            for band in frame.chunks_exact(PATCH * row) {
-                for x in 0..side / PATCH {
+            for band in frame.chunks_exact(patch * row) {
+                for x in 0..side / patch {
                     for line in band.chunks_exact(row) {
-                        let pixels = &line[x * PATCH * 3..(x + 1) * PATCH * 3];
+                        let pixels = &line[x * patch * 3..(x + 1) * patch * 3];
                         out.extend(pixels.iter().map(|&v| f32::from(255 - v) * (1.0 / 64.0)));
                     }
                 }
@@ -115,33 +130,34 @@ impl Encoder {
     }
 
     fn conv(&self, stage: usize, batch: usize) -> Conv {
-        let side = self.config.resolution / (PATCH << stage);
+        let side = self.config.resolution / (self.config.patch << stage);
+        let kernel = self.config.kernel;
         Conv {
             batch,
             height: side,
             width: side,
             channels: self.config.widths[stage],
-            kernel: (3, 3),
+            kernel: (kernel, kernel),
             stride: 2,
-            pad: 1,
+            pad: (kernel - 1) / 2,
         }
     }
 
     /// Dense features of `frames` (concatenated [R, R, 3] bytes), before BatchNorm.
     #[must_use]
     pub fn trunk(&self, params: &[f32], frames: &[u8]) -> Trunk {
-        let mut out = Trunk { stem: vec![], convs: [vec![], vec![]], dense: vec![] };
+        let mut out = Trunk { stages: vec![vec![]; self.config.widths.len()], dense: vec![] };
         for chunk in frames.chunks(CHUNK * self.frame_bytes()) {
             let n = chunk.len() / self.frame_bytes();
-            let stem = linear::forward(params, &self.stem, &self.patches(chunk));
-            let first = linear::forward(params, &self.convs[0], &self.unfold(0, &linear::gelu(&stem), n));
-            let second = linear::forward(params, &self.convs[1], &self.unfold(1, &linear::gelu(&first), n));
-            out.stem.extend(stem);
-            out.convs[0].extend(first);
-            out.convs[1].extend(second);
+            let mut pre = linear::forward(params, &self.stem, &self.patches(chunk));
+            for (stage, conv) in self.convs.iter().enumerate() {
+                let next = linear::forward(params, conv, &self.unfold(stage, &linear::gelu(&pre), n));
+                out.stages[stage].extend(std::mem::replace(&mut pre, next));
+            }
+            out.stages[self.convs.len()].extend(pre);
         }
         // The dense weight is large, so it is packed once for all frames.
-        out.dense = linear::forward(params, &self.dense, &linear::gelu(&out.convs[1]));
+        out.dense = linear::forward(params, &self.dense, &linear::gelu(&out.stages[self.convs.len()]));
         out
     }
 
@@ -154,9 +170,9 @@ impl Encoder {
         grad: &[f32],
         grads: &mut [f32],
     ) {
-        let flat = linear::gelu(&trunk.convs[1]);
-        let d_second = linear::backward(params, &self.dense, &flat, grad, grads);
-        let d_second = linear::gelu_backward(&trunk.convs[1], &d_second);
+        let last = &trunk.stages[self.convs.len()];
+        let d_last = linear::backward(params, &self.dense, &linear::gelu(last), grad, grads);
+        let d_last = linear::gelu_backward(last, &d_last);
         let bytes = self.frame_bytes();
         let total = frames.len() / bytes;
         for first in (0..total).step_by(CHUNK) {
@@ -165,14 +181,13 @@ impl Encoder {
                 let each = v.len() / total;
                 first * each..(first + n) * each
             };
-            let pre1 = &trunk.convs[0][part(&trunk.convs[0])];
-            let d1 = self.conv_backward(params, 1, pre1, &d_second[part(&d_second)], n, grads);
-            let d1 = linear::gelu_backward(pre1, &d1);
-            let pre0 = &trunk.stem[part(&trunk.stem)];
-            let d0 = self.conv_backward(params, 0, pre0, &d1, n, grads);
-            let d0 = linear::gelu_backward(pre0, &d0);
+            let mut d = d_last[part(&d_last)].to_vec();
+            for stage in (0..self.convs.len()).rev() {
+                let pre = &trunk.stages[stage][part(&trunk.stages[stage])];
+                d = linear::gelu_backward(pre, &self.conv_backward(params, stage, pre, &d, n, grads));
+            }
             let patches = self.patches(&frames[first * bytes..(first + n) * bytes]);
-            linear::backward_weights(&self.stem, &patches, &d0, grads);
+            linear::backward_weights(&self.stem, &patches, &d, grads);
         }
     }
 

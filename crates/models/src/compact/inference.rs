@@ -72,7 +72,7 @@ pub struct CompactModel {
     net: CompactNet,
     normalisation: Normalisation,
     stem: Dense,
-    convs: [Dense; 2],
+    convs: Vec<Dense>,
     /// With BatchNorm folded in.
     dense: Dense,
     head: Dense,
@@ -100,7 +100,7 @@ impl CompactModel {
             blocks.map(|b| BlockWeights { film: dense(&b.film), up: dense(&b.up), down: dense(&b.down) });
         Self {
             stem: dense(&net.encoder.stem),
-            convs: [dense(&net.encoder.convs[0]), dense(&net.encoder.convs[1])],
+            convs: net.encoder.convs.iter().map(dense).collect(),
             dense: fold_norm(&net, params, running),
             head: dense(&net.encoder.head),
             action: dense(&net.predictor.action),
@@ -134,9 +134,9 @@ impl CompactModel {
         for chunk in frames.chunks(CHUNK * encoder.frame_bytes()) {
             let n = chunk.len() / encoder.frame_bytes();
             self.stem.apply(&encoder.patches(chunk), &mut a, Activation::Gelu);
-            for stage in 0..2 {
+            for (stage, conv) in self.convs.iter().enumerate() {
                 let unfolded = encoder.unfold(stage, &a, n);
-                self.convs[stage].apply(&unfolded, &mut b, Activation::Gelu);
+                conv.apply(&unfolded, &mut b, Activation::Gelu);
                 std::mem::swap(&mut a, &mut b);
             }
             self.dense.apply(&a, &mut b, Activation::Gelu);

@@ -84,8 +84,13 @@ impl CompactNet {
         let mut table = ParamTable::default();
         let encoder = Encoder::declare(&mut table, &config.encoder);
         let latent = config.encoder.latent;
-        let predictor =
-            Predictor::declare(&mut table, config.state_dim(), config.action_input(), config.width, config.depth);
+        let predictor = Predictor::declare(
+            &mut table,
+            config.state_dim(),
+            config.action_input(),
+            config.width,
+            config.depth,
+        );
         let idm = [
             Linear::declare(&mut table, "idm.0", 2 * latent, 256, 1.4),
             Linear::declare(&mut table, "idm.1", 256, ACTION, 1.0),

@@ -22,7 +22,14 @@ fn config(sigreg: bool) -> CompactConfig {
         Weights { std: 18.0, std_t: 0.7, cov: 12.0, temporal: 1.0, ..none }
     };
     CompactConfig {
-        encoder: EncoderConfig { resolution: 16, widths: [4, 5, 6], hidden: 10, latent: 6 },
+        encoder: EncoderConfig {
+            resolution: 16,
+            patch: 4,
+            kernel: 3,
+            widths: vec![4, 5, 6],
+            hidden: 10,
+            latent: 6,
+        },
         width: 12,
         depth: 2,
         action_block: 2,
