@@ -10,6 +10,7 @@
 
 pub mod baselines;
 pub mod collect;
+pub mod diagnose;
 pub mod gif;
 pub mod held_out;
 pub mod manifest;

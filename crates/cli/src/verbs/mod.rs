@@ -5,6 +5,7 @@ mod collect;
 mod completions;
 mod config;
 mod data;
+mod diagnose;
 mod envs;
 mod eval;
 mod perf;
@@ -44,6 +45,7 @@ enum Verb {
     Data(data::Args),
     Eval(eval::Args),
     Plan(plan::Args),
+    Diagnose(diagnose::Args),
     Replay(replay::Args),
     Selftest(selftest::Args),
     Perf(perf::Args),
@@ -64,6 +66,7 @@ impl Cli {
             Verb::Data(args) => data::run(&args),
             Verb::Eval(args) => eval::run(&args),
             Verb::Plan(args) => plan::run(&args),
+            Verb::Diagnose(args) => diagnose::run(&args),
             Verb::Replay(args) => replay::run(&args),
             Verb::Selftest(args) => selftest::run(&args),
             Verb::Perf(args) => perf::run(&args),

@@ -14,7 +14,7 @@ use worldbench_plan::{Context, History, Mpc, Objective, PlanConfig, Solver, Solv
 use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
 
 /// Width of an environment action.
-const ACTION: usize = 2;
+pub(crate) const ACTION: usize = 2;
 
 /// Everything about planning that a configuration file says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -103,25 +103,25 @@ impl Policy for Planner {
     }
 }
 
-fn failed(policy: &str, episode: usize, message: String) -> EvalError {
+pub(crate) fn failed(policy: &str, episode: usize, message: String) -> EvalError {
     EvalError::Policy { policy: policy.into(), episode, message }
 }
 
 /// Renders what the model looks at.
-struct Eyes {
+pub(crate) struct Eyes {
     renderer: Renderer,
     bytes: usize,
 }
 
 impl Eyes {
-    fn new(model: &dyn WorldModel, factors: &Factors) -> Result<Self, String> {
+    pub(crate) fn new(model: &(impl WorldModel + ?Sized), factors: &Factors) -> Result<Self, String> {
         let filter = if model.area_filter() { Filter::Area } else { Filter::Linear };
         let resolution = model.resolution();
         let renderer = Renderer::new(factors, resolution, filter).map_err(|e| e.to_string())?;
         Ok(Self { renderer, bytes: resolution * resolution * 3 })
     }
 
-    fn frame(&mut self, state: &RenderState) -> Result<Vec<u8>, String> {
+    pub(crate) fn frame(&mut self, state: &RenderState) -> Result<Vec<u8>, String> {
         let mut frame = vec![0; self.bytes];
         self.renderer.render(state, &mut frame).map_err(|e| e.to_string())?;
         Ok(frame)
@@ -129,7 +129,7 @@ impl Eyes {
 }
 
 /// What was seen at one step; rendered only when a plan needs it.
-type Seen = (RenderState, [f64; 4]);
+pub(crate) type Seen = (RenderState, [f64; 4]);
 
 struct Episode {
     name: String,
@@ -214,6 +214,6 @@ impl EpisodePolicy for Episode {
     }
 }
 
-fn proprio(state: &[f64; 7]) -> [f64; 4] {
+pub(crate) fn proprio(state: &[f64; 7]) -> [f64; 4] {
     [state[0], state[1], state[5], state[6]]
 }
