@@ -279,6 +279,7 @@ impl Report {
             x_label: "blocks".into(),
             series: vec![Series { name: String::new(), points: blocks }],
             levels: vec![1.0],
+            y_range: Some((0.0, 1.1 * self.open_loop.iter().copied().fold(1.0, f64::max))),
             ..Plot::default()
         };
         let ranks = Plot {

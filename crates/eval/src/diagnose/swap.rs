@@ -261,7 +261,7 @@ impl Episode {
 
 impl EpisodePolicy for Episode {
     fn act(&mut self, observation: &Observation) -> Result<[f32; ACTION], EvalError> {
-        let seen = (observation.render_state.clone(), proprio(&observation.state));
+        let seen = (*observation.render_state, proprio(&observation.state));
         match self.last {
             None => self.history.start(seen),
             Some(action) => self.history.push(&action, seen),
