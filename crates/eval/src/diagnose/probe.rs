@@ -137,8 +137,8 @@ mod tests {
         let mut draw = |n: usize| {
             let (mut code, mut noise, mut states) = (vec![], vec![], vec![]);
             for _ in 0..n {
-                let state =
-                    [0, 1, 2, 3, 4, 5, 6].map(|i| stream.uniform(0.0, if i == 4 { 6.28 } else { 500.0 }));
+                let state = [0, 1, 2, 3, 4, 5, 6]
+                    .map(|i| stream.uniform(0.0, if i == 4 { std::f64::consts::TAU } else { 500.0 }));
                 let t = targets(&state);
                 code.extend([t[0] + t[2], t[1] - t[3], t[2], t[3], t[4], t[5] + t[0], 1.0].map(|v| v as f32));
                 noise.extend((0..7).map(|_| stream.normal() as f32));

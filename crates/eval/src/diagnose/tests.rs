@@ -64,8 +64,8 @@ fn the_parts_of_a_model_are_told_apart() {
     let protocol = Protocol::find(protocol::DEFAULT).unwrap();
     let mut manifest = protocol.manifest(protocol::Split::Dev).unwrap();
     manifest.pairs.truncate(24);
-    let mut config = PlannerConfig::default();
-    config.solver = toml::from_str("kind = \"cem\"\nsamples = 24\niterations = 3\ntopk = 6").unwrap();
+    let solver = toml::from_str("kind = \"cem\"\nsamples = 24\niterations = 3\ntopk = 6").unwrap();
+    let config = PlannerConfig { solver, ..PlannerConfig::default() };
     let model: Arc<dyn LatentModel> = Arc::new(AgentOnly);
     let report = diagnose(&model, &config, &protocol, &manifest, 8, &|_| ()).unwrap();
     assert_eq!(report.frames, [16 * 26, 8 * 26]);
