@@ -105,5 +105,10 @@ fn a_closed_pipe_is_quiet() {
         .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+    // When the pipe closes only after the last write, the summary on standard error is still printed.
+    let message = stderr(&output);
+    assert!(
+        output.status.success() && !message.contains("error") && !message.contains("panicked"),
+        "{message}"
+    );
 }
