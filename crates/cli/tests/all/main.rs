@@ -3,6 +3,7 @@
 // Helpers outside #[test] functions may fail a test by panicking, too.
 #![allow(clippy::unwrap_used)]
 
+mod bench;
 mod collect;
 mod eval;
 mod parity;

@@ -1,6 +1,9 @@
 use super::*;
 
-const VERBS: [&[&str]; 23] = [
+const VERBS: [&[&str]; 26] = [
+    &["bench"],
+    &["train"],
+    &["diagnose"],
     &["collect"],
     &["data"],
     &["data", "inspect"],
