@@ -15,8 +15,8 @@
 //! doubles the effective rank from 10 to 20 and lets the block in, but the block's angle stays unreadable,
 //! and with it the latent cost, not the dynamics, limits planning (18 % against a 99.5 % ceiling).
 //!
-//! Forward and backward are written by hand on flat vectors (see `objective`), which trains several times faster
-//! than a general tensor library on a CPU. Training is bit-identical on one machine and thread count.
+//! Forward and backward are written by hand on flat vectors (see `objective`), so that every product runs on
+//! our kernels without a framework in between. Training is bit-identical on one machine and thread count.
 
 mod encoder;
 mod inference;

@@ -1,8 +1,7 @@
 //! Training objective of the compact models: values and hand-derived gradients.
 //!
 //! Embeddings are time-major, `z[t][b][d]`. The terms are those of `losses::vcreg` and `losses::sigreg` (PLDM,
-//! arXiv 2502.14819; LeWM), written with their gradients because at this size a framework's bookkeeping would cost
-//! more than the arithmetic. The tests hold every gradient against finite differences.
+//! arXiv 2502.14819; LeWM), written with their gradients. The tests hold every gradient against finite differences.
 
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
