@@ -15,8 +15,7 @@ use crate::output::{Outcome, print};
 #[command(after_help = "\
 Examples:
   worldbench train pldm-compact --data push_t.wbs --out runs/pldm
-  worldbench train lewm-compact --data push_t.wbs --out runs/lewm --set steps=2000 --set model.weights.sigreg=0.2
-  worldbench config show train --preset pldm-compact    every key that --set takes")]
+  worldbench train lewm-compact --data push_t.wbs --out runs/lewm --set steps=2000 --set model.weights.sigreg=0.2")]
 pub struct Args {
     /// Compiled-in preset (pldm-compact, lewm-compact, pldm-full, lewm-full), or the path of a TOML file
     #[arg(value_name = "PRESET|PATH")]
