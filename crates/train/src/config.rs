@@ -198,7 +198,23 @@ fn check_compact(model: &CompactConfig) -> Result<(), TrainError> {
     if !(2..=3).contains(&encoder.kernel) {
         return fail(format!("model.encoder.kernel = {} must be 2 or 3", encoder.kernel));
     }
-    let (resolution, step) = (encoder.resolution, encoder.patch << (encoder.widths.len() - 1));
+    if encoder.strides.len() + 1 != encoder.widths.len() {
+        return fail(format!(
+            "model.encoder.strides has {} values; it takes {}, one fewer than model.encoder.widths",
+            encoder.strides.len(),
+            encoder.widths.len() - 1
+        ));
+    }
+    let strides = if encoder.kernel == 2 { 2..=2 } else { 1..=2 };
+    if let Some(stride) = encoder.strides.iter().find(|&s| !strides.contains(s)) {
+        return fail(format!(
+            "model.encoder.strides: {stride} with kernel {} must lie in {} to {}",
+            encoder.kernel,
+            strides.start(),
+            strides.end()
+        ));
+    }
+    let (resolution, step) = (encoder.resolution, encoder.patch * encoder.strides.iter().product::<usize>());
     if !(16..=512).contains(&resolution) || !resolution.is_multiple_of(step) {
         return fail(format!(
             "model.encoder.resolution = {resolution} must be a multiple of {step} in 16..=512"

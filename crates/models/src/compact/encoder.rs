@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use worldbench_kernels::grad::{Conv, col2im_nhwc, im2col_nhwc};
 
+use super::keypoints::{self, Maps};
 use super::linear;
 use super::params::{Affine, Linear, ParamTable};
 
@@ -24,14 +25,44 @@ pub struct EncoderConfig {
     pub resolution: usize,
     /// Side of a stem patch in pixels.
     pub patch: usize,
-    /// Side of the convolution kernels: 2 (patches) or 3 (overlapping); the stride is 2.
+    /// Side of the convolution kernels: 2 (patches, stride 2 only) or 3 (overlapping).
     pub kernel: usize,
     /// Channels after the stem and after each convolution.
     pub widths: Vec<usize>,
+    /// Strides of the convolutions, 1 or 2 each.
+    pub strides: Vec<usize>,
+    /// How the last feature map is read.
+    pub readout: Readout,
     /// Width of the dense layer.
     pub hidden: usize,
     /// Width of the embedding.
     pub latent: usize,
+}
+
+/// How a feature map becomes one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Readout {
+    /// All activations side by side.
+    Flatten,
+    /// Position and mean activation of every channel, see `keypoints`.
+    Keypoints,
+}
+
+impl EncoderConfig {
+    /// Side of the feature map after `stage` convolutions.
+    #[must_use]
+    pub fn side(&self, stage: usize) -> usize {
+        let stem = self.resolution / self.patch;
+        self.strides.iter().take(stage).fold(stem, |side, stride| side / stride)
+    }
+
+    fn maps(&self) -> Maps {
+        Maps {
+            side: self.side(self.strides.len()),
+            channels: self.widths.last().copied().unwrap_or_default(),
+        }
+    }
 }
 
 /// The encoder's layers.
@@ -55,6 +86,8 @@ pub struct Encoder {
 pub struct Trunk {
     /// Per stage (the stem first), [N, side, side, channels].
     stages: Vec<Vec<f32>>,
+    /// What was read from the last one, [N, F].
+    features: Vec<f32>,
     /// Dense features before BatchNorm, [N, hidden].
     pub dense: Vec<f32>,
 }
@@ -71,12 +104,15 @@ impl Encoder {
     /// Declares the layers.
     pub fn declare(table: &mut ParamTable, config: &EncoderConfig) -> Self {
         let widths = &config.widths;
-        let side = config.resolution / (config.patch << (widths.len() - 1));
+        let maps = config.maps();
+        let features = match config.readout {
+            Readout::Flatten => maps.side * maps.side * maps.channels,
+            Readout::Keypoints => keypoints::VALUES * maps.channels,
+        };
         let convs = widths.windows(2).enumerate().map(|(i, pair)| {
             let inputs = config.kernel * config.kernel * pair[0];
             (i + 1, inputs, pair[1])
         });
-        let last = widths.last().copied().unwrap_or_default();
         let stem = config.patch * config.patch * 3;
         Self {
             stem: Linear::declare(
@@ -91,7 +127,7 @@ impl Encoder {
                     Linear::declare(table, &format!("encoder.conv{i}"), inputs, outputs, 1.4)
                 })
                 .collect(),
-            dense: Linear::declare(table, "encoder.dense", side * side * last, config.hidden, 1.0),
+            dense: Linear::declare(table, "encoder.dense", features, config.hidden, 1.0),
             norm: Affine::declare(table, "encoder.norm", config.hidden),
             head: Linear::declare(table, "encoder.head", config.hidden, config.latent, 1.0),
             config: config.clone(),
@@ -130,7 +166,7 @@ impl Encoder {
     }
 
     fn conv(&self, stage: usize, batch: usize) -> Conv {
-        let side = self.config.resolution / (self.config.patch << stage);
+        let side = self.config.side(stage);
         let kernel = self.config.kernel;
         Conv {
             batch,
@@ -138,7 +174,7 @@ impl Encoder {
             width: side,
             channels: self.config.widths[stage],
             kernel: (kernel, kernel),
-            stride: 2,
+            stride: self.config.strides[stage],
             pad: (kernel - 1) / 2,
         }
     }
@@ -146,7 +182,8 @@ impl Encoder {
     /// Dense features of `frames` (concatenated [R, R, 3] bytes), before BatchNorm.
     #[must_use]
     pub fn trunk(&self, params: &[f32], frames: &[u8]) -> Trunk {
-        let mut out = Trunk { stages: vec![vec![]; self.config.widths.len()], dense: vec![] };
+        let mut out =
+            Trunk { stages: vec![vec![]; self.config.widths.len()], features: vec![], dense: vec![] };
         for chunk in frames.chunks(CHUNK * self.frame_bytes()) {
             let n = chunk.len() / self.frame_bytes();
             let mut pre = linear::forward(params, &self.stem, &self.patches(chunk));
@@ -157,8 +194,17 @@ impl Encoder {
             out.stages[self.convs.len()].extend(pre);
         }
         // The dense weight is large, so it is packed once for all frames.
-        out.dense = linear::forward(params, &self.dense, &linear::gelu(&out.stages[self.convs.len()]));
+        out.features = self.read(&out.stages[self.convs.len()]);
+        out.dense = linear::forward(params, &self.dense, &out.features);
         out
+    }
+
+    /// Features [N, F] of the last feature maps, before their activation.
+    pub(super) fn read(&self, maps: &[f32]) -> Vec<f32> {
+        match self.config.readout {
+            Readout::Flatten => linear::gelu(maps),
+            Readout::Keypoints => self.config.maps().forward(maps),
+        }
     }
 
     /// Adds the trunk's weight gradients, given the gradient of its dense output.
@@ -171,8 +217,11 @@ impl Encoder {
         grads: &mut [f32],
     ) {
         let last = &trunk.stages[self.convs.len()];
-        let d_last = linear::backward(params, &self.dense, &linear::gelu(last), grad, grads);
-        let d_last = linear::gelu_backward(last, &d_last);
+        let d_features = linear::backward(params, &self.dense, &trunk.features, grad, grads);
+        let d_last = match self.config.readout {
+            Readout::Flatten => linear::gelu_backward(last, &d_features),
+            Readout::Keypoints => self.config.maps().backward(last, &trunk.features, &d_features),
+        };
         let bytes = self.frame_bytes();
         let total = frames.len() / bytes;
         for first in (0..total).step_by(CHUNK) {

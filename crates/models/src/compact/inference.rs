@@ -133,13 +133,16 @@ impl CompactModel {
         let (mut a, mut b) = (vec![], vec![]);
         for chunk in frames.chunks(CHUNK * encoder.frame_bytes()) {
             let n = chunk.len() / encoder.frame_bytes();
-            self.stem.apply(&encoder.patches(chunk), &mut a, Activation::Gelu);
+            let activation = |stage: usize| {
+                if stage == self.convs.len() { Activation::Identity } else { Activation::Gelu }
+            };
+            self.stem.apply(&encoder.patches(chunk), &mut a, activation(0));
             for (stage, conv) in self.convs.iter().enumerate() {
                 let unfolded = encoder.unfold(stage, &a, n);
-                conv.apply(&unfolded, &mut b, Activation::Gelu);
+                conv.apply(&unfolded, &mut b, activation(stage + 1));
                 std::mem::swap(&mut a, &mut b);
             }
-            self.dense.apply(&a, &mut b, Activation::Gelu);
+            self.dense.apply(&encoder.read(&a), &mut b, Activation::Gelu);
             self.head.apply(&b, &mut a, Activation::Identity);
             z.extend_from_slice(&a);
         }

@@ -20,6 +20,7 @@
 
 mod encoder;
 mod inference;
+mod keypoints;
 mod latent;
 mod linear;
 mod objective;
@@ -28,7 +29,7 @@ mod predictor;
 mod step;
 mod whiten;
 
-pub use encoder::{BatchNorm, Encoder, EncoderConfig};
+pub use encoder::{BatchNorm, Encoder, EncoderConfig, Readout};
 pub use inference::{CompactModel, Normalisation, Scratch};
 pub use objective::{Weights, spread};
 pub use params::{Param, ParamTable};

@@ -27,6 +27,8 @@ fn config(sigreg: bool) -> CompactConfig {
             patch: 4,
             kernel: 3,
             widths: vec![4, 5, 6],
+            strides: vec![2, 1],
+            readout: if sigreg { Readout::Flatten } else { Readout::Keypoints },
             hidden: 10,
             latent: 6,
         },

@@ -33,7 +33,7 @@ const TINY: &str = "
     previous_action = false
     position_weight = 1.0
     projections = 8
-    encoder = { resolution = 32, patch = 4, kernel = 3, widths = [4, 6, 8], hidden = 12, latent = 6 }
+    encoder = { resolution = 32, patch = 4, kernel = 3, widths = [4, 6, 8], strides = [2, 2], readout = 'keypoints', hidden = 12, latent = 6 }
     weights = { teacher_forcing = 1.0, rollout = 1.0, std = 18.0, std_t = 0.7, cov = 12.0, temporal = 1.0, \
                 sigreg = 0.1, idm = 0.1 }
 ";
