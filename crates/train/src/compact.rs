@@ -48,7 +48,7 @@ impl CompactLearner {
             return Err(TrainError::Config("model.architecture is not \"compact\"".into()));
         };
         let net = CompactNet::new(model);
-        let hidden = model.encoder.hidden;
+        let hidden = model.encoder.normed();
         let mut running = vec![0.0; 2 * hidden];
         running[hidden..].fill(1.0);
         let workers =
@@ -96,7 +96,7 @@ impl CompactLearner {
     }
 
     fn keys(&self) -> Vec<(String, Vec<usize>)> {
-        let hidden = self.net.config.encoder.hidden;
+        let hidden = self.net.config.encoder.normed();
         let params = self.net.table.params().iter().map(|p| (p.name.clone(), p.shape.clone()));
         params.chain(RUNNING.map(|key| (key.to_string(), vec![hidden]))).collect()
     }
@@ -171,7 +171,7 @@ impl Learner for CompactLearner {
     }
 
     fn tensors(&self) -> Vec<Tensor<'_>> {
-        let hidden = self.net.config.encoder.hidden;
+        let hidden = self.net.config.encoder.normed();
         let params = self.net.table.params().iter();
         let mut tensors: Vec<_> = params
             .map(|p| Tensor {
@@ -188,7 +188,7 @@ impl Learner for CompactLearner {
     }
 
     fn restore(&mut self, tensors: Tensors) -> Result<String, TrainError> {
-        let hidden = self.net.config.encoder.hidden;
+        let hidden = self.net.config.encoder.normed();
         let keys = self.keys();
         let ranges: Vec<_> = self.net.table.params().iter().map(|p| p.range.clone()).collect();
         checkpoint::assign(Path::new("model.safetensors"), tensors, &keys, |i, values| match ranges.get(i) {
@@ -239,7 +239,7 @@ pub fn load(directory: &Path) -> Result<(CompactModel, Method, String), TrainErr
         return Err(TrainError::Checkpoint { path, problem });
     }
     let net = CompactNet::new(&saved.model);
-    let hidden = saved.model.encoder.hidden;
+    let hidden = saved.model.encoder.normed();
     let params = vec![0.0; net.table.len()];
     let workers = Workers::new(1).map_err(|e| TrainError::Config(e.to_string()))?;
     let mut learner = CompactLearner {

@@ -220,8 +220,8 @@ fn check_compact(model: &CompactConfig) -> Result<(), TrainError> {
             "model.encoder.resolution = {resolution} must be a multiple of {step} in 16..=512"
         ));
     }
-    if model.action_block == 0 || model.width < 2 || model.encoder.latent < 2 || model.encoder.hidden == 0 {
-        return fail("model.action_block, width, encoder.latent and encoder.hidden must be positive".into());
+    if model.action_block == 0 || model.width < 2 || model.encoder.latent < 2 {
+        return fail("model.action_block, width and encoder.latent must be positive".into());
     }
     Ok(())
 }

@@ -33,7 +33,8 @@ pub struct EncoderConfig {
     pub strides: Vec<usize>,
     /// How the last feature map is read.
     pub readout: Readout,
-    /// Width of the dense layer.
+    /// Width of the dense layer; 0 leaves it and its activation out, so that the embedding is a linear, normalised
+    /// readout of the features.
     pub hidden: usize,
     /// Width of the embedding.
     pub latent: usize,
@@ -45,7 +46,7 @@ pub struct EncoderConfig {
 pub enum Readout {
     /// All activations side by side.
     Flatten,
-    /// Position and mean activation of every channel, see `keypoints`.
+    /// Position of every channel's evidence, see `keypoints`.
     Keypoints,
 }
 
@@ -55,6 +56,12 @@ impl EncoderConfig {
     pub fn side(&self, stage: usize) -> usize {
         let stem = self.resolution / self.patch;
         self.strides.iter().take(stage).fold(stem, |side, stride| side / stride)
+    }
+
+    /// Width that BatchNorm sees: the dense layer's, or without one the embedding's.
+    #[must_use]
+    pub fn normed(&self) -> usize {
+        if self.hidden == 0 { self.latent } else { self.hidden }
     }
 
     fn maps(&self) -> Maps {
@@ -78,8 +85,8 @@ pub struct Encoder {
     pub dense: Linear,
     /// BatchNorm of the dense features.
     pub norm: Affine,
-    /// Dense features to the embedding.
-    pub head: Linear,
+    /// Dense features to the embedding; none without a hidden layer.
+    pub head: Option<Linear>,
 }
 
 /// Feature maps before their activation, kept for the backward pass, and the dense output.
@@ -127,9 +134,10 @@ impl Encoder {
                     Linear::declare(table, &format!("encoder.conv{i}"), inputs, outputs, 1.4)
                 })
                 .collect(),
-            dense: Linear::declare(table, "encoder.dense", features, config.hidden, 1.0),
-            norm: Affine::declare(table, "encoder.norm", config.hidden),
-            head: Linear::declare(table, "encoder.head", config.hidden, config.latent, 1.0),
+            dense: Linear::declare(table, "encoder.dense", features, config.normed(), 1.0),
+            norm: Affine::declare(table, "encoder.norm", config.normed()),
+            head: (config.hidden > 0)
+                .then(|| Linear::declare(table, "encoder.head", config.hidden, config.latent, 1.0)),
             config: config.clone(),
         }
     }
@@ -264,8 +272,13 @@ impl Encoder {
         for row in pre.chunks_exact_mut(weight.len()) {
             row.iter_mut().zip(weight).zip(bias).for_each(|((v, w), b)| *v = *v * w + b);
         }
-        let z = linear::forward(params, &self.head, &linear::gelu(&pre));
-        (pre, z)
+        match &self.head {
+            Some(head) => {
+                let z = linear::forward(params, head, &linear::gelu(&pre));
+                (pre, z)
+            }
+            None => (vec![], pre),
+        }
     }
 
     /// Gradient of the *normalised* dense features (before the affine part), given that of the embedding.
@@ -279,10 +292,15 @@ impl Encoder {
         grad: &[f32],
         grads: &mut [f32],
     ) -> Vec<f32> {
-        let d = linear::backward(params, &self.head, &linear::gelu(pre), grad, grads);
-        let mut d = linear::gelu_backward(pre, &d);
+        let mut d = match &self.head {
+            Some(head) => {
+                let d = linear::backward(params, head, &linear::gelu(pre), grad, grads);
+                linear::gelu_backward(pre, &d)
+            }
+            None => grad.to_vec(),
+        };
         let normalised = norm.normalise(dense);
-        let width = self.config.hidden;
+        let width = self.config.normed();
         for (row, u) in d.chunks_exact_mut(width).zip(normalised.chunks_exact(width)) {
             for j in 0..width {
                 grads[self.norm.weight.start + j] += row[j] * u[j];

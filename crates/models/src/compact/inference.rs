@@ -75,7 +75,7 @@ pub struct CompactModel {
     convs: Vec<Dense>,
     /// With BatchNorm folded in.
     dense: Dense,
-    head: Dense,
+    head: Option<Dense>,
     action: Dense,
     input: Dense,
     blocks: Vec<BlockWeights>,
@@ -85,7 +85,7 @@ pub struct CompactModel {
 }
 
 impl CompactModel {
-    /// Packs the weights. `running` holds the BatchNorm mean and variance, [2 * hidden].
+    /// Packs the weights. `running` holds the BatchNorm mean and variance, [2 * normed].
     #[must_use]
     pub fn new(
         config: &CompactConfig,
@@ -102,7 +102,7 @@ impl CompactModel {
             stem: dense(&net.encoder.stem),
             convs: net.encoder.convs.iter().map(dense).collect(),
             dense: fold_norm(&net, params, running),
-            head: dense(&net.encoder.head),
+            head: net.encoder.head.as_ref().map(dense),
             action: dense(&net.predictor.action),
             input: dense(&net.predictor.input),
             blocks: blocks.collect(),
@@ -142,8 +142,14 @@ impl CompactModel {
                 conv.apply(&unfolded, &mut b, activation(stage + 1));
                 std::mem::swap(&mut a, &mut b);
             }
-            self.dense.apply(&encoder.read(&a), &mut b, Activation::Gelu);
-            self.head.apply(&b, &mut a, Activation::Identity);
+            let features = encoder.read(&a);
+            match &self.head {
+                Some(head) => {
+                    self.dense.apply(&features, &mut b, Activation::Gelu);
+                    head.apply(&b, &mut a, Activation::Identity);
+                }
+                None => self.dense.apply(&features, &mut a, Activation::Identity),
+            }
             z.extend_from_slice(&a);
         }
         z
@@ -207,7 +213,7 @@ impl CompactModel {
     }
 }
 
-/// `gelu(norm(x W + b))` with running statistics is a dense layer with other weights.
+/// `norm(x W + b)` with running statistics is a dense layer with other weights.
 fn fold_norm(net: &CompactNet, params: &[f32], running: &[f32]) -> Dense {
     let layer = &net.encoder.dense;
     let (mean, variance) = running.split_at(layer.outputs);

@@ -1,14 +1,13 @@
-//! Keypoint readout: every channel of a feature map tells where its evidence lies and how much there is.
+//! Keypoint readout: every channel of a feature map tells where its evidence lies.
 //!
 //! A softmax over the map's positions turns a channel into an expected position (spatial softmax, Levine et al.
-//! 2016, arXiv 1504.00702); the mean of its activation tells how much it saw. Positions are smooth in the pose of what
-//! is seen, which a flattened map is not: the latter learns poses by heart.
+//! 2016, arXiv 1504.00702). Positions are smooth in the pose of what is seen, which a flattened map is not: the
+//! latter learns poses by heart.
 
-use worldbench_kernels::grad::gelu_backward;
 use worldbench_kernels::ops;
 
-/// Values of one channel: x, y and mean activation.
-pub const VALUES: usize = 3;
+/// Values of one channel: x and y.
+pub const VALUES: usize = 2;
 /// Inverse temperature of the softmax.
 const SHARPNESS: f32 = 4.0;
 
@@ -32,23 +31,17 @@ impl Maps {
         (scale(position % self.side), scale(position / self.side))
     }
 
-    /// Keypoints of `maps` (before their activation): [N, 3, channels] as x, y, mean activation.
+    /// Keypoints of `maps`: [N, 2, channels] as x, y.
     pub fn forward(self, maps: &[f32]) -> Vec<f32> {
         let c = self.channels;
-        let mut activated = vec![0.0; self.len()];
         let mut out = vec![0.0; maps.len() / self.len() * VALUES * c];
         for (map, out) in maps.chunks_exact(self.len()).zip(out.chunks_exact_mut(VALUES * c)) {
-            let (share, (x, y)) = (self.softmax(map), out.split_at_mut(c));
-            let (y, mean) = y.split_at_mut(c);
-            ops::gelu(map, &mut activated);
-            let scale = 1.0 / (self.side * self.side) as f32;
-            for (position, (share, value)) in share.chunks_exact(c).zip(activated.chunks_exact(c)).enumerate()
-            {
+            let (x, y) = out.split_at_mut(c);
+            for (position, share) in self.softmax(map).chunks_exact(c).enumerate() {
                 let (px, py) = self.place(position);
-                for j in 0..c {
-                    x[j] += share[j] * px;
-                    y[j] += share[j] * py;
-                    mean[j] += value[j] * scale;
+                for ((x, y), share) in x.iter_mut().zip(&mut *y).zip(share) {
+                    *x += share * px;
+                    *y += share * py;
                 }
             }
         }
@@ -58,23 +51,17 @@ impl Maps {
     /// Gradient of the maps, given that of their keypoints.
     pub fn backward(self, maps: &[f32], keypoints: &[f32], grad: &[f32]) -> Vec<f32> {
         let c = self.channels;
-        let scale = 1.0 / (self.side * self.side) as f32;
         let mut out = vec![0.0; maps.len()];
-        let mut d_mean = vec![0.0; self.len()];
         let rows = keypoints.chunks_exact(VALUES * c).zip(grad.chunks_exact(VALUES * c));
         for ((map, out), (keypoints, grad)) in
             maps.chunks_exact(self.len()).zip(out.chunks_exact_mut(self.len())).zip(rows)
         {
-            for row in d_mean.chunks_exact_mut(c) {
-                row.iter_mut().zip(&grad[2 * c..]).for_each(|(d, g)| *d = g * scale);
-            }
-            gelu_backward(map, &d_mean, out);
             let share = self.softmax(map);
             for (position, (share, out)) in share.chunks_exact(c).zip(out.chunks_exact_mut(c)).enumerate() {
                 let (px, py) = self.place(position);
                 for j in 0..c {
                     let along = grad[j] * (px - keypoints[j]) + grad[c + j] * (py - keypoints[c + j]);
-                    out[j] += SHARPNESS * share[j] * along;
+                    out[j] = SHARPNESS * share[j] * along;
                 }
             }
         }
@@ -118,14 +105,13 @@ mod tests {
         map[4 + 2] = 20.0;
         let keypoints = maps.forward(&map);
         assert!((keypoints[0] - 0.25).abs() < 1e-5 && (keypoints[1] + 0.25).abs() < 1e-5);
-        assert!((keypoints[2] - 20.0 / 16.0).abs() < 1e-5);
     }
 
     #[test]
     fn gradients_match_finite_differences() {
         let maps = Maps { side: 3, channels: 2 };
         let mut stream = Stream::new(1, "keypoints", &[]);
-        let (mut map, mut grad) = (vec![0.0f32; 18], vec![0.0f32; 6]);
+        let (mut map, mut grad) = (vec![0.0f32; 18], vec![0.0f32; 4]);
         stream.fill_normal(&mut map);
         stream.fill_normal(&mut grad);
         map.iter_mut().for_each(|v| *v *= 0.3);

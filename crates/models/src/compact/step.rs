@@ -105,7 +105,7 @@ impl CompactNet {
         let (t, b, d) = (batch.steps, batch.windows, self.config.encoder.latent);
         let mut shards = self.shards(batch, workers.count().min(b));
         workers.each(&mut shards, |s| s.trunk = Some(self.encoder.trunk(params, &s.frames)));
-        let hidden = self.config.encoder.hidden;
+        let hidden = self.config.encoder.normed();
         let dense = gather(&shards, t, b, hidden, |s| s.trunk.as_ref().map_or(&[], |t| &t.dense));
         let norm = BatchNorm::of(&dense, hidden);
         let (mean, variance) = running.split_at_mut(hidden);

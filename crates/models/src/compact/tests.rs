@@ -29,7 +29,7 @@ fn config(sigreg: bool) -> CompactConfig {
             widths: vec![4, 5, 6],
             strides: vec![2, 1],
             readout: if sigreg { Readout::Flatten } else { Readout::Keypoints },
-            hidden: 10,
+            hidden: if sigreg { 10 } else { 0 },
             latent: 6,
         },
         width: 12,
@@ -64,7 +64,7 @@ fn params(net: &CompactNet) -> Vec<f32> {
 }
 
 fn gradients(net: &CompactNet, params: &[f32], batch: &Batch, workers: usize) -> (Metrics, Vec<f32>) {
-    let mut running = vec![0.0; 2 * net.config.encoder.hidden];
+    let mut running = vec![0.0; 2 * net.config.encoder.normed()];
     let mut grads = vec![0.0; params.len()];
     let mut stream = Stream::new(2, "directions", &[]);
     let workers = Workers::new(workers).unwrap();
@@ -143,7 +143,7 @@ fn workers_share_a_batch_without_changing_its_gradient() {
 fn trained() -> (CompactNet, Vec<f32>, Vec<f32>, CompactModel) {
     let net = CompactNet::new(&config(false));
     let params = params(&net);
-    let hidden = net.config.encoder.hidden;
+    let hidden = net.config.encoder.normed();
     let mut running = vec![0.0; 2 * hidden];
     running[hidden..].fill(1.0);
     let workers = Workers::new(1).unwrap();
@@ -167,7 +167,7 @@ fn trained() -> (CompactNet, Vec<f32>, Vec<f32>, CompactModel) {
 fn inference_computes_what_training_computes() {
     let (net, params, running, model) = trained();
     let batch = batch(&net.config, 7, 4);
-    let (mean, variance) = running.split_at(net.config.encoder.hidden);
+    let (mean, variance) = running.split_at(net.config.encoder.normed());
     let norm = BatchNorm { mean: mean.to_vec(), variance: variance.to_vec() };
     let trunk = net.encoder.trunk(&params, &batch.frames);
     let (_, z) = net.encoder.embed(&params, &trunk.dense, &norm);
