@@ -47,9 +47,9 @@ impl Default for ExpertConfig {
     fn default() -> Self {
         Self {
             pushes: 40,
-            push_steps: 14,
+            push_steps: 20,
             variations: 10,
-            variation_steps: 8,
+            variation_steps: 12,
             position_tolerance: 8.0,
             angle_tolerance: 0.1,
         }
@@ -84,17 +84,17 @@ pub struct Style {
 impl Style {
     /// Draws a demonstrator.
     pub fn draw(stream: &mut Stream) -> Self {
-        let walk = stream.uniform(0.25, 0.75);
+        let walk = stream.uniform(0.12, 0.45);
         Self {
             walk,
-            push: walk * stream.uniform(0.5, 0.9),
+            push: walk * stream.uniform(0.25, 0.6),
             smoothness: stream.uniform(0.0, 0.5),
             noise: stream.uniform(0.0, 0.07),
             noise_memory: stream.uniform(0.0, 0.8),
             replan: 2 + stream.below(4) as usize,
             clearance: stream.uniform(5.0, 25.0),
             whim: stream.uniform(0.0, 0.4),
-            hesitation: stream.uniform(0.0, 0.3),
+            hesitation: stream.uniform(0.0, 0.8),
             linger: stream.below(8) as usize,
         }
     }
@@ -259,7 +259,7 @@ impl Expert {
             return Some(());
         }
         if self.stream.f64() < self.style.hesitation * 0.3 {
-            self.phase = Phase::Pause { left: 1 + self.stream.below(5) as usize };
+            self.phase = Phase::Pause { left: 2 + self.stream.below(9) as usize };
             return Some(());
         }
         let state = env.state();
