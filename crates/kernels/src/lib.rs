@@ -8,6 +8,7 @@
 
 pub mod attention;
 mod buffer;
+pub mod conv;
 pub mod gemm;
 pub mod grad;
 mod math;
