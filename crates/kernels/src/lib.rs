@@ -15,9 +15,11 @@ mod math;
 pub mod ops;
 mod par;
 mod perf;
+mod scratch;
 mod simd;
 
 pub use buffer::Buffer;
 pub use par::{par_rows, par_rows_mut};
 pub use perf::peak_flops;
+pub use scratch::Scratch;
 pub use simd::instruction_set;
