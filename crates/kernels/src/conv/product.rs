@@ -96,23 +96,16 @@ kernel! {
         let mut strip = 0;
         while strip < b.count() {
             // Strips outermost: theirs are the values that every row reads again.
-            let strips = match b.count() - strip {
-                _ if !V::WIDE => 1,
-                4 => 2,
-                left => left.min(3),
-            };
+            let strips = if V::WIDE && b.count() - strip >= 2 { 2 } else { 1 };
             for y in 0..nest.y.count {
                 let mut x = 0;
                 while x < nest.x.count {
                     let at = Place { y, x, strip };
                     x += match (nest.x.count - x, strips) {
-                        (8.., 3) => tile::<V, 8, 3>(nest, at, a, b, c, finish),
                         (8.., 2) => tile::<V, 8, 2>(nest, at, a, b, c, finish),
                         (8.., _) if V::WIDE => tile::<V, 8, 1>(nest, at, a, b, c, finish),
-                        (4.., 3) => tile::<V, 4, 3>(nest, at, a, b, c, finish),
                         (4.., 2) => tile::<V, 4, 2>(nest, at, a, b, c, finish),
                         (4.., _) => tile::<V, 4, 1>(nest, at, a, b, c, finish),
-                        (_, 3) => tile::<V, 1, 3>(nest, at, a, b, c, finish),
                         (_, 2) => tile::<V, 1, 2>(nest, at, a, b, c, finish),
                         _ => tile::<V, 1, 1>(nest, at, a, b, c, finish),
                     };

@@ -40,7 +40,7 @@ impl Next {
 pub(crate) trait Tile: Lanes {
     /// Rows of the tile.
     const ROWS: usize;
-    /// Whether there are registers for 8 x 3 sums of sixteen lanes.
+    /// Whether there are registers for 8 x 2 sums of sixteen lanes.
     const WIDE: bool;
 
     /// Runs the tile for `rows` rows, from 0 with `first`, else from what `acc` holds; the rows beyond, up to [`MAX_ROWS`], may be overwritten.
