@@ -20,11 +20,14 @@ impl Strips {
         (self.k, self.n) = (k, n);
         let data = self.data.reserve(self.count() * k * LANES);
         for (p, row) in rows.take(k).enumerate() {
-            for (j, values) in row[..n].chunks(LANES).enumerate() {
-                let at = (j * k + p) * LANES;
-                let (to, rest) = data[at..at + LANES].split_at_mut(values.len());
-                to.copy_from_slice(values);
-                rest.fill(0.0);
+            let (whole, rest) = row[..n].as_chunks::<LANES>();
+            for (j, values) in whole.iter().enumerate() {
+                data[(j * k + p) * LANES..][..LANES].copy_from_slice(values);
+            }
+            if !rest.is_empty() {
+                let (values, fill) = data[(whole.len() * k + p) * LANES..][..LANES].split_at_mut(rest.len());
+                values.copy_from_slice(rest);
+                fill.fill(0.0);
             }
         }
     }

@@ -4,8 +4,8 @@
 //! frame's buffers stay in cache, and the borders that convolutions read are cleared once per pass.
 
 use worldbench_kernels::Scratch;
-use worldbench_kernels::conv::{Conv2d, Grid};
-use worldbench_kernels::grad::{add_rows, gelu_backward};
+use worldbench_kernels::conv::{Conv2d, Grid, Transposed};
+use worldbench_kernels::grad::{add_rows, gelu_backward, gelu_with_derivative};
 use worldbench_kernels::ops;
 
 use super::{Encoder, Readout, linear};
@@ -27,6 +27,8 @@ struct Stage<'a> {
     layer: &'a Linear,
     /// Activated input in its border.
     input: Scratch,
+    /// Derivative of the activation at the input, without a border; the backward pass only.
+    slope: Scratch,
     /// Gradient of the output in its border.
     gradient: Scratch,
 }
@@ -45,13 +47,29 @@ impl Stage<'_> {
         }
     }
 
-    /// Takes the gradient of the activated output, `map` being the output.
-    fn set_gradient(&mut self, map: &[f32], grad: &[f32]) {
-        let grid = self.conv.output();
+    /// As [`Self::activate`], with the activation's derivative.
+    fn activate_with_slope(&mut self, map: &[f32]) {
+        let grid = self.conv.input();
         let row = grid.width * grid.channels;
-        for (y, (map, grad)) in map.chunks_exact(row).zip(grad.chunks_exact(row)).enumerate() {
-            gelu_backward(map, grad, &mut self.gradient[grid.row(y)]);
+        for (y, (map, slope)) in map.chunks_exact(row).zip(self.slope.chunks_exact_mut(row)).enumerate() {
+            gelu_with_derivative(map, &mut self.input[grid.row(y)], slope);
         }
+    }
+
+    /// Takes the gradient of the output.
+    fn set_gradient(&mut self, grad: &[f32]) {
+        let grid = self.conv.output();
+        for (y, row) in grad.chunks_exact(grid.width * grid.channels).enumerate() {
+            self.gradient[grid.row(y)].copy_from_slice(row);
+        }
+    }
+
+    /// Gradient of the input before its activation.
+    fn backward_input(&self, weights: &Transposed) -> Scratch {
+        let mut grad = Scratch::stale(self.slope.len());
+        self.conv.backward_input(weights, &self.gradient, &mut grad);
+        grad.iter_mut().zip(&self.slope[..]).for_each(|(g, slope)| *g *= slope);
+        grad
     }
 
     /// Adds the gradients of weight and bias.
@@ -76,8 +94,13 @@ impl Encoder {
             };
             let pad = if i == 0 { 0 } else { (kernel - 1) / 2 };
             let conv = Conv2d { height, width: height, channels, outputs, kernel, stride, pad };
-            let (input, gradient) = (conv.input().len(), conv.output().len());
-            Stage { conv, layer, input: Scratch::zeros(input), gradient: Scratch::zeros(gradient) }
+            Stage {
+                conv,
+                layer,
+                input: Scratch::zeros(conv.input().len()),
+                slope: Scratch::stale(height * height * channels),
+                gradient: Scratch::zeros(conv.output().len()),
+            }
         };
         config.widths.iter().enumerate().map(stage).collect()
     }
@@ -124,7 +147,8 @@ impl Encoder {
         for (i, frame) in frames.chunks_exact(self.frame_bytes()).enumerate() {
             let map = |at: usize| part(&trunk.maps[at], total, i);
             let (features, d_features) = (part(&trunk.features, total, i), part(&d_features, total, i));
-            self.read_backward(map(self.convs.len()), features, d_features, &mut stages[self.convs.len()]);
+            let last = self.convs.len();
+            stages[last].set_gradient(&self.read_backward(map(last), features, d_features));
             for at in (0..stages.len()).rev() {
                 let (below, stage) = stages.split_at_mut(at);
                 let stage = &mut stage[0];
@@ -133,27 +157,21 @@ impl Encoder {
                     stage.backward_weights(grads);
                     continue;
                 };
-                stage.activate(map(at - 1));
+                stage.activate_with_slope(map(at - 1));
                 stage.backward_weights(grads);
-                let mut d_input = Scratch::stale(below.output().len());
-                stage.conv.backward_input(&weights[at - 1], &stage.gradient, &mut d_input);
-                below.set_gradient(map(at - 1), &d_input);
+                below.set_gradient(&stage.backward_input(&weights[at - 1]));
             }
         }
     }
 
-    /// Gradient of the last stage's output `map`, given that of its features.
-    fn read_backward(&self, map: &[f32], features: &[f32], grad: &[f32], last: &mut Stage) {
+    /// Gradient of one frame's last `map`, before its activation, given that of its features.
+    fn read_backward(&self, map: &[f32], features: &[f32], grad: &[f32]) -> Scratch {
+        let mut out = Scratch::stale(map.len());
         match self.config.readout {
-            Readout::Flatten => last.set_gradient(map, grad),
-            Readout::Keypoints => {
-                let d_map = self.config.maps().backward(map, features, grad);
-                let grid = last.conv.output();
-                for (y, row) in d_map.chunks_exact(grid.width * grid.channels).enumerate() {
-                    last.gradient[grid.row(y)].copy_from_slice(row);
-                }
-            }
+            Readout::Flatten => gelu_backward(map, grad, &mut out),
+            Readout::Keypoints => self.config.maps().backward(map, features, grad, &mut out),
         }
+        out
     }
 }
 
