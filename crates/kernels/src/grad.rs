@@ -5,12 +5,16 @@
 
 mod elementwise;
 mod im2col;
+mod keypoints;
 mod matmul;
 mod norm;
 mod optim;
 
-pub use elementwise::{gelu_backward, relu_backward, silu_backward, softmax_backward, tanh_backward};
+pub use elementwise::{
+    gelu_backward, gelu_with_derivative, relu_backward, silu_backward, softmax_backward, tanh_backward,
+};
 pub use im2col::{Conv, col2im_nhwc, im2col_nhwc};
+pub use keypoints::{Keypoints, keypoints, keypoints_backward};
 pub use matmul::{Operand, add_rows, matmul};
 pub use norm::{batch_norm, batch_norm_backward, layer_norm_backward};
 pub use optim::{AdamW, squared_norm};

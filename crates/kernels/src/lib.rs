@@ -8,15 +8,18 @@
 
 pub mod attention;
 mod buffer;
+pub mod conv;
 pub mod gemm;
 pub mod grad;
 mod math;
 pub mod ops;
 mod par;
 mod perf;
+mod scratch;
 mod simd;
 
 pub use buffer::Buffer;
 pub use par::{par_rows, par_rows_mut};
 pub use perf::peak_flops;
+pub use scratch::Scratch;
 pub use simd::instruction_set;

@@ -82,10 +82,17 @@ pub(crate) fn gelu<V: Lanes>(x: V) -> V {
 /// `Phi(x) + x phi(x)`, the derivative of [`gelu`].
 #[inline(always)]
 pub(crate) fn gelu_derivative<V: Lanes>(x: V) -> V {
-    let (tail, _) = normal_tail(x);
+    gelu_with_derivative(x).1
+}
+
+/// [`gelu`] and its derivative, which share the tail.
+#[inline(always)]
+pub(crate) fn gelu_with_derivative<V: Lanes>(x: V) -> (V, V) {
+    let (tail, a) = normal_tail(x);
     let cdf = x.select_lt(V::zero(), tail, V::splat(1.0) - tail);
     let density = exp(x * x * V::splat(-0.5)) * V::splat(0.398_942_28);
-    x.max(V::splat(-20.0)).min(V::splat(20.0)).mul_add(density, cdf)
+    let slope = x.max(V::splat(-20.0)).min(V::splat(20.0)).mul_add(density, cdf);
+    (V::zero().max(x) - a * tail, slope)
 }
 
 /// 1 / (1 + e^-x).

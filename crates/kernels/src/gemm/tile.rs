@@ -40,6 +40,8 @@ impl Next {
 pub(crate) trait Tile: Lanes {
     /// Rows of the tile.
     const ROWS: usize;
+    /// Whether there are registers for 8 x 2 sums of sixteen lanes.
+    const WIDE: bool;
 
     /// Runs the tile for `rows` rows, from 0 with `first`, else from what `acc` holds; the rows beyond, up to [`MAX_ROWS`], may be overwritten.
     ///
@@ -109,6 +111,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize, const K_MAJOR: bool>(
 #[cfg(target_arch = "x86_64")]
 impl Tile for Avx512 {
     const ROWS: usize = 14;
+    const WIDE: bool = true;
 
     #[inline(always)]
     unsafe fn run<const K_MAJOR: bool>(
@@ -165,6 +168,7 @@ unsafe fn run_halves<V: Lanes, const K_MAJOR: bool>(
 #[cfg(target_arch = "x86_64")]
 impl Tile for Avx2 {
     const ROWS: usize = 6;
+    const WIDE: bool = false;
 
     #[inline(always)]
     unsafe fn run<const K_MAJOR: bool>(
@@ -183,6 +187,7 @@ impl Tile for Avx2 {
 
 impl Tile for Scalar {
     const ROWS: usize = 6;
+    const WIDE: bool = false;
 
     #[inline(always)]
     unsafe fn run<const K_MAJOR: bool>(

@@ -44,6 +44,22 @@ backward! {
 }
 
 kernel! {
+    /// `y = gelu(x)` and its derivative there, for little more than the derivative alone.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn gelu_with_derivative<V>(x: &[f32], y: &mut [f32], derivative: &mut [f32]) {
+        assert!(x.len() == y.len() && x.len() == derivative.len(), "x, y and derivative differ in length");
+        let out = y.chunks_mut(LANES).zip(derivative.chunks_mut(LANES));
+        for (x, (y, derivative)) in x.chunks(LANES).zip(out) {
+            let (value, slope) = math::gelu_with_derivative(load::<V>(x));
+            store(value, y);
+            store(slope, derivative);
+        }
+    }
+}
+
+kernel! {
     /// Softmax of rows of `width` at its *output* `y`: `dx = scale y (dy - sum(y dy))`, where `scale` is the
     /// factor that softmax applied to its input.
     ///
@@ -98,6 +114,22 @@ mod tests {
                 assert!((dx[i] - expected).abs() < 2e-4, "{i}: {} {expected}", dx[i]);
             }
         }
+    }
+
+    #[test]
+    fn gelu_and_its_derivative_agree_with_either_alone() {
+        let x: Vec<f32> = values(1, 101).iter().map(|x| x * 4.0).collect();
+        let both = same_bits(|| {
+            let mut both = vec![0.0; 2 * x.len()];
+            let (y, derivative) = both.split_at_mut(x.len());
+            gelu_with_derivative(&x, y, derivative);
+            both
+        });
+        let mut alone = vec![0.0; 2 * x.len()];
+        let (y, derivative) = alone.split_at_mut(x.len());
+        ops::gelu(&x, y);
+        gelu_backward(&x, &vec![1.0; x.len()], derivative);
+        assert_eq!(both, alone);
     }
 
     #[test]

@@ -2,18 +2,18 @@
 //! BatchNorm, and a linear head.
 //!
 //! A frame enters as bytes, [R, R, 3]; the stem reads `(255 - v) / 64`, so that a white background is zero.
-//! Convolutions are unfolded a few frames at a time to stay in cache; the backward pass unfolds again instead
-//! of keeping the unfolded input.
 
 use serde::{Deserialize, Serialize};
-use worldbench_kernels::grad::{Conv, col2im_nhwc, im2col_nhwc};
+use worldbench_kernels::grad::{Conv, im2col_nhwc};
 
 use super::keypoints::{self, Maps};
 use super::linear;
 use super::params::{Affine, Linear, ParamTable};
 
-/// Frames unfolded at a time.
-const CHUNK: usize = 16;
+mod trunk;
+
+pub use trunk::Trunk;
+
 /// Weight of the newest batch in the running BatchNorm statistics.
 const MOMENTUM: f32 = 0.1;
 
@@ -46,7 +46,7 @@ pub struct EncoderConfig {
 pub enum Readout {
     /// All activations side by side.
     Flatten,
-    /// Position of every channel's evidence, see `keypoints`.
+    /// Position and mean activation of every channel, see `keypoints`.
     Keypoints,
 }
 
@@ -79,7 +79,7 @@ pub struct Encoder {
     pub config: EncoderConfig,
     /// Patches to the first feature map.
     pub stem: Linear,
-    /// Convolutions of stride 2, as dense layers on unfolded input.
+    /// Convolutions, as dense layers on unfolded input.
     pub convs: Vec<Linear>,
     /// Flattened feature map to the dense features.
     pub dense: Linear,
@@ -87,16 +87,6 @@ pub struct Encoder {
     pub norm: Affine,
     /// Dense features to the embedding; none without a hidden layer.
     pub head: Option<Linear>,
-}
-
-/// Feature maps before their activation, kept for the backward pass, and the dense output.
-pub struct Trunk {
-    /// Per stage (the stem first), [N, side, side, channels].
-    stages: Vec<Vec<f32>>,
-    /// What was read from the last one, [N, F].
-    features: Vec<f32>,
-    /// Dense features before BatchNorm, [N, hidden].
-    pub dense: Vec<f32>,
 }
 
 /// BatchNorm over all rows of a batch.
@@ -166,44 +156,20 @@ impl Encoder {
     }
 
     pub(super) fn unfold(&self, stage: usize, input: &[f32], frames: usize) -> Vec<f32> {
-        let conv = self.conv(stage, frames);
-        let (rows, columns) = conv.patches();
-        let mut out = vec![0.0; rows * columns];
-        im2col_nhwc(&conv, input, &mut out);
-        out
-    }
-
-    fn conv(&self, stage: usize, batch: usize) -> Conv {
         let side = self.config.side(stage);
         let kernel = self.config.kernel;
-        Conv {
-            batch,
+        let conv = Conv {
+            batch: frames,
             height: side,
             width: side,
             channels: self.config.widths[stage],
             kernel: (kernel, kernel),
             stride: self.config.strides[stage],
             pad: (kernel - 1) / 2,
-        }
-    }
-
-    /// Dense features of `frames` (concatenated [R, R, 3] bytes), before BatchNorm.
-    #[must_use]
-    pub fn trunk(&self, params: &[f32], frames: &[u8]) -> Trunk {
-        let mut out =
-            Trunk { stages: vec![vec![]; self.config.widths.len()], features: vec![], dense: vec![] };
-        for chunk in frames.chunks(CHUNK * self.frame_bytes()) {
-            let n = chunk.len() / self.frame_bytes();
-            let mut pre = linear::forward(params, &self.stem, &self.patches(chunk));
-            for (stage, conv) in self.convs.iter().enumerate() {
-                let next = linear::forward(params, conv, &self.unfold(stage, &linear::gelu(&pre), n));
-                out.stages[stage].extend(std::mem::replace(&mut pre, next));
-            }
-            out.stages[self.convs.len()].extend(pre);
-        }
-        // The dense weight is large, so it is packed once for all frames.
-        out.features = self.read(&out.stages[self.convs.len()]);
-        out.dense = linear::forward(params, &self.dense, &out.features);
+        };
+        let (rows, columns) = conv.patches();
+        let mut out = vec![0.0; rows * columns];
+        im2col_nhwc(&conv, input, &mut out);
         out
     }
 
@@ -213,55 +179,6 @@ impl Encoder {
             Readout::Flatten => linear::gelu(maps),
             Readout::Keypoints => self.config.maps().forward(maps),
         }
-    }
-
-    /// Adds the trunk's weight gradients, given the gradient of its dense output.
-    pub fn trunk_backward(
-        &self,
-        params: &[f32],
-        frames: &[u8],
-        trunk: &Trunk,
-        grad: &[f32],
-        grads: &mut [f32],
-    ) {
-        let last = &trunk.stages[self.convs.len()];
-        let d_features = linear::backward(params, &self.dense, &trunk.features, grad, grads);
-        let d_last = match self.config.readout {
-            Readout::Flatten => linear::gelu_backward(last, &d_features),
-            Readout::Keypoints => self.config.maps().backward(last, &trunk.features, &d_features),
-        };
-        let bytes = self.frame_bytes();
-        let total = frames.len() / bytes;
-        for first in (0..total).step_by(CHUNK) {
-            let n = CHUNK.min(total - first);
-            let part = |v: &[f32]| {
-                let each = v.len() / total;
-                first * each..(first + n) * each
-            };
-            let mut d = d_last[part(&d_last)].to_vec();
-            for stage in (0..self.convs.len()).rev() {
-                let pre = &trunk.stages[stage][part(&trunk.stages[stage])];
-                d = linear::gelu_backward(pre, &self.conv_backward(params, stage, pre, &d, n, grads));
-            }
-            let patches = self.patches(&frames[first * bytes..(first + n) * bytes]);
-            linear::backward_weights(&self.stem, &patches, &d, grads);
-        }
-    }
-
-    fn conv_backward(
-        &self,
-        params: &[f32],
-        stage: usize,
-        pre: &[f32],
-        grad: &[f32],
-        n: usize,
-        grads: &mut [f32],
-    ) -> Vec<f32> {
-        let unfolded = self.unfold(stage, &linear::gelu(pre), n);
-        let d_unfolded = linear::backward(params, &self.convs[stage], &unfolded, grad, grads);
-        let mut d_input = vec![0.0; pre.len()];
-        col2im_nhwc(&self.conv(stage, n), &d_unfolded, &mut d_input);
-        d_input
     }
 
     /// Embedding of dense features with the given BatchNorm statistics: (activation input, embedding).

@@ -123,8 +123,9 @@ impl CompactNet {
         let d_dense = norm.backward(&dense, &d_normalised);
         workers.each(&mut shards, |s| {
             let grad = scatter(&d_dense, t, b, hidden, &s.windows);
-            if let Some(trunk) = &s.trunk {
-                self.encoder.trunk_backward(params, &s.frames, trunk, &grad, &mut s.grads);
+            // Taken, so that its maps return to this thread's pool.
+            if let Some(trunk) = s.trunk.take() {
+                self.encoder.trunk_backward(params, &s.frames, &trunk, &grad, &mut s.grads);
             }
         });
         grads.fill(0.0);
@@ -141,12 +142,9 @@ impl CompactNet {
             .map(|i| {
                 let windows = i * b / count..(i + 1) * b / count;
                 let bytes = self.encoder.frame_bytes();
-                let frames = (0..batch.steps)
-                    .flat_map(|t| {
-                        &batch.frames[(t * b + windows.start) * bytes..(t * b + windows.end) * bytes]
-                    })
-                    .copied()
-                    .collect();
+                let of_step =
+                    |t| &batch.frames[(t * b + windows.start) * bytes..(t * b + windows.end) * bytes];
+                let frames = (0..batch.steps).map(of_step).collect::<Vec<_>>().concat();
                 Shard {
                     windows,
                     frames,
@@ -349,5 +347,6 @@ fn gather<'a>(
 
 /// The [T, n, W] part of a [T, B, W] array that belongs to `windows`.
 fn scatter(all: &[f32], t: usize, b: usize, w: usize, windows: &Range<usize>) -> Vec<f32> {
-    (0..t).flat_map(|i| &all[(i * b + windows.start) * w..(i * b + windows.end) * w]).copied().collect()
+    let of_step = |i| &all[(i * b + windows.start) * w..(i * b + windows.end) * w];
+    (0..t).map(of_step).collect::<Vec<_>>().concat()
 }
