@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_data::{Batch, Split, Store};
+use worldbench_data::{Batch, FrameSource, Split, Store};
 use worldbench_models::compact::{
     self, ACTION, CompactConfig, CompactModel, CompactNet, Normalisation, PROPRIO, Whitener, Workers,
 };
@@ -12,7 +12,11 @@ use worldbench_models::compact::{
 use crate::checkpoint::{self, Tensor, Tensors};
 use crate::{Learner, Method, Metrics, ModelConfig, TrainConfig, TrainError};
 
-/// Key prefix of the BatchNorm statistics.
+/// Key of the frame that is subtracted from every other.
+const BACKGROUND: &str = "encoder.background";
+/// Frames whose median is the background; odd, so that it is one of their values.
+const BACKGROUND_FRAMES: usize = 255;
+/// Keys of the BatchNorm statistics.
 const RUNNING: [&str; 2] = ["encoder.norm.running_mean", "encoder.norm.running_var"];
 
 /// A compact model in training.
@@ -47,7 +51,8 @@ impl CompactLearner {
         let ModelConfig::Compact(model) = &config.model else {
             return Err(TrainError::Config("model.architecture is not \"compact\"".into()));
         };
-        let net = CompactNet::new(model);
+        let mut net = CompactNet::new(model);
+        net.encoder.background = median_frame(&config.model, store, &split.train)?;
         let hidden = model.encoder.normed();
         let mut running = vec![0.0; 2 * hidden];
         running[hidden..].fill(1.0);
@@ -61,7 +66,7 @@ impl CompactLearner {
     /// The present weights, ready for planning.
     #[must_use]
     pub fn model(&self) -> CompactModel {
-        CompactModel::new(&self.net.config, &self.params, &self.running, self.normalisation.clone())
+        CompactModel::new(self.net.clone(), &self.params, &self.running, self.normalisation.clone())
     }
 
     fn batch(&self, batch: &Batch) -> compact::Batch {
@@ -95,10 +100,16 @@ impl CompactLearner {
         out
     }
 
+    fn frame_shape(&self) -> Vec<usize> {
+        let side = self.net.config.encoder.resolution;
+        vec![side, side, 3]
+    }
+
     fn keys(&self) -> Vec<(String, Vec<usize>)> {
         let hidden = self.net.config.encoder.normed();
         let params = self.net.table.params().iter().map(|p| (p.name.clone(), p.shape.clone()));
-        params.chain(RUNNING.map(|key| (key.to_string(), vec![hidden]))).collect()
+        let running = RUNNING.map(|key| (key.to_string(), vec![hidden]));
+        params.chain(running).chain([(BACKGROUND.into(), self.frame_shape())]).collect()
     }
 }
 
@@ -134,6 +145,25 @@ fn fit(config: &CompactConfig, store: &Store, episodes: &[usize]) -> Result<Norm
         proprio_mean,
         proprio_std,
     })
+}
+
+/// Per-pixel median of frames spread over `episodes`, [R, R, 3]: what does not move.
+fn median_frame(config: &ModelConfig, store: &Store, episodes: &[usize]) -> Result<Vec<f32>, TrainError> {
+    let spec = config.frame();
+    let bytes = spec.resolution * spec.resolution * 3;
+    let mut source = FrameSource::new(spec);
+    let mut frames = vec![0; BACKGROUND_FRAMES * bytes];
+    for (i, frame) in frames.chunks_exact_mut(bytes).enumerate() {
+        let episode = episodes[i * episodes.len() / BACKGROUND_FRAMES];
+        let view = store.view(episode)?;
+        // A stride that is no simple part of an episode's length visits early and late rows alike.
+        source.write(episode, &view, i * 37 % view.len(), frame)?;
+    }
+    let median = |pixel: usize| {
+        let mut values: Vec<u8> = frames.iter().skip(pixel).step_by(bytes).copied().collect();
+        f32::from(*values.select_nth_unstable(BACKGROUND_FRAMES / 2).1)
+    };
+    Ok((0..bytes).map(median).collect())
 }
 
 /// Clips that a training configuration sees.
@@ -184,6 +214,8 @@ impl Learner for CompactLearner {
         for (key, values) in RUNNING.iter().zip(self.running.chunks(hidden)) {
             tensors.push(Tensor { key: (*key).into(), shape: vec![hidden], values, integer: false });
         }
+        let (shape, values) = (self.frame_shape(), &self.net.encoder.background[..]);
+        tensors.push(Tensor { key: BACKGROUND.into(), shape, values, integer: false });
         tensors
     }
 
@@ -193,7 +225,10 @@ impl Learner for CompactLearner {
         let ranges: Vec<_> = self.net.table.params().iter().map(|p| p.range.clone()).collect();
         checkpoint::assign(Path::new("model.safetensors"), tensors, &keys, |i, values| match ranges.get(i) {
             Some(range) => self.params[range.clone()].copy_from_slice(&values),
-            None => self.running[(i - ranges.len()) * hidden..][..hidden].copy_from_slice(&values),
+            None if i < ranges.len() + RUNNING.len() => {
+                self.running[(i - ranges.len()) * hidden..][..hidden].copy_from_slice(&values);
+            }
+            None => self.net.encoder.background = values,
         })
     }
 

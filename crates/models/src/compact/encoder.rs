@@ -1,7 +1,8 @@
 //! Convolutional encoder of the compact models: a patchifying stem, strided convolutions, a dense layer with
 //! BatchNorm, and a linear head.
 //!
-//! A frame enters as bytes, [R, R, 3]; the stem reads `(255 - v) / 64`, so that a white background is zero.
+//! A frame enters as bytes, [R, R, 3]; the stem reads its difference from the background (the median frame of the
+//! training data), so that only what moves is seen.
 
 use serde::{Deserialize, Serialize};
 use worldbench_kernels::grad::{Conv, im2col_nhwc};
@@ -77,6 +78,8 @@ impl EncoderConfig {
 pub struct Encoder {
     /// Size.
     pub config: EncoderConfig,
+    /// Frame that is subtracted from every other, [R, R, 3] in 0..=255; white unless set.
+    pub background: Vec<f32>,
     /// Patches to the first feature map.
     pub stem: Linear,
     /// Convolutions, as dense layers on unfolded input.
@@ -128,6 +131,7 @@ impl Encoder {
             norm: Affine::declare(table, "encoder.norm", config.normed()),
             head: (config.hidden > 0)
                 .then(|| Linear::declare(table, "encoder.head", config.hidden, config.latent, 1.0)),
+            background: vec![255.0; config.resolution * config.resolution * 3],
             config: config.clone(),
         }
     }
@@ -141,18 +145,26 @@ impl Encoder {
     pub(super) fn patches(&self, frames: &[u8]) -> Vec<f32> {
         let (side, patch) = (self.config.resolution, self.config.patch);
         let row = side * 3;
+        let mut seen = vec![0.0; self.frame_bytes()];
         let mut out = Vec::with_capacity(frames.len());
         for frame in frames.chunks_exact(self.frame_bytes()) {
-            for band in frame.chunks_exact(patch * row) {
+            self.pixels(frame, &mut seen);
+            for band in seen.chunks_exact(patch * row) {
                 for x in 0..side / patch {
                     for line in band.chunks_exact(row) {
-                        let pixels = &line[x * patch * 3..(x + 1) * patch * 3];
-                        out.extend(pixels.iter().map(|&v| f32::from(255 - v) * (1.0 / 64.0)));
+                        out.extend_from_slice(&line[x * patch * 3..(x + 1) * patch * 3]);
                     }
                 }
             }
         }
-        out // [N * (R/4)^2, 48]
+        out // [N * (R/P)^2, 3 P^2]
+    }
+
+    /// What the stem reads of a frame.
+    fn pixels(&self, frame: &[u8], out: &mut [f32]) {
+        for ((out, &v), background) in out.iter_mut().zip(frame).zip(&self.background) {
+            *out = (background - f32::from(v)) * (1.0 / 64.0);
+        }
     }
 
     pub(super) fn unfold(&self, stage: usize, input: &[f32], frames: usize) -> Vec<f32> {

@@ -85,15 +85,14 @@ pub struct CompactModel {
 }
 
 impl CompactModel {
-    /// Packs the weights. `running` holds the BatchNorm mean and variance, [2 * normed].
+    /// Packs the weights of `net`. `running` holds the BatchNorm mean and variance, [2 * normed].
     #[must_use]
     pub fn new(
-        config: &CompactConfig,
+        net: CompactNet,
         params: &[f32],
         running: &[f32],
         normalisation: Normalisation,
     ) -> Self {
-        let net = CompactNet::new(config);
         let dense = |layer: &Linear| Dense::new(params, layer);
         let blocks = net.predictor.blocks.iter();
         let blocks =
@@ -107,7 +106,7 @@ impl CompactModel {
             input: dense(&net.predictor.input),
             blocks: blocks.collect(),
             output: dense(&net.predictor.output),
-            position_weight: config.position_weight,
+            position_weight: net.config.position_weight,
             net,
             normalisation,
         }

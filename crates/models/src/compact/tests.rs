@@ -159,7 +159,7 @@ fn trained() -> (CompactNet, Vec<f32>, Vec<f32>, CompactModel) {
         proprio_mean: [250.0, 260.0, 1.0, -1.0],
         proprio_std: [80.0, 90.0, 20.0, 30.0],
     };
-    let model = CompactModel::new(&net.config, &params, &running, normalisation);
+    let model = CompactModel::new(net.clone(), &params, &running, normalisation);
     (net, params, running, model)
 }
 

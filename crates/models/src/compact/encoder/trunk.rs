@@ -116,7 +116,7 @@ impl Encoder {
             for (at, (stage, weights)) in stages.iter_mut().zip(&weights).enumerate() {
                 let (done, next) = maps.split_at_mut(at);
                 match done.last() {
-                    None => pixels(frame, &mut stage.input),
+                    None => self.pixels(frame, &mut stage.input),
                     Some(maps) => stage.activate(part(maps, total, i)),
                 }
                 let each = stage.output().len();
@@ -153,7 +153,7 @@ impl Encoder {
                 let (below, stage) = stages.split_at_mut(at);
                 let stage = &mut stage[0];
                 let Some(below) = below.last_mut() else {
-                    pixels(frame, &mut stage.input);
+                    self.pixels(frame, &mut stage.input);
                     stage.backward_weights(grads);
                     continue;
                 };
@@ -173,11 +173,6 @@ impl Encoder {
         }
         out
     }
-}
-
-/// What the stem reads: white is zero.
-fn pixels(frame: &[u8], out: &mut [f32]) {
-    out.iter_mut().zip(frame).for_each(|(out, &v)| *out = f32::from(255 - v) * (1.0 / 64.0));
 }
 
 /// Item `i` of `total` equal parts.
