@@ -85,7 +85,7 @@ impl Nest {
     /// Runs the nest on `a` and `c` from their first values on.
     ///
     /// # Panics
-    /// If an operand ends before the nest does.
+    /// If the nest is empty, or an operand ends before it does.
     pub(super) fn run(&self, a: &[f32], b: &Strips, c: &mut [f32], finish: Finish) {
         let empty = [self.y.count, self.x.count, self.terms.runs, self.terms.count].contains(&0);
         assert!(!empty, "an empty convolution");
