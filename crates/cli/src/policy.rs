@@ -31,6 +31,8 @@ pub struct Loaded {
     pub system: System,
     /// What acts.
     pub policy: Box<dyn Policy>,
+    /// The planner's label and the checkpoint, for a learned policy.
+    pub learned: Option<(String, String)>,
 }
 
 /// The policies that need no checkpoint, in table order.
@@ -48,7 +50,8 @@ impl PolicyArgs {
         let mut all: Vec<Loaded> = self.policy.iter().map(|name| load_policy(name)).collect::<Result<_>>()?;
         if let Some(directory) = &self.checkpoint {
             let (system, policy) = learned::load(directory, &self.planner, &self.set)?;
-            all.push(Loaded { system, policy: Box::new(policy) });
+            let labels = (learned::planner_label(&self.planner), directory.display().to_string());
+            all.push(Loaded { system, policy: Box::new(policy), learned: Some(labels) });
         }
         Ok(all)
     }
@@ -65,5 +68,5 @@ pub fn load_policy(name: &str) -> Result<Loaded> {
         System::Weak => Box::new(Baseline::Weak),
         _ => Box::new(Oracle::default()),
     };
-    Ok(Loaded { system: *system, policy })
+    Ok(Loaded { system: *system, policy, learned: None })
 }

@@ -196,12 +196,25 @@ fn open(config: &CollectConfig, path: &Path) -> Result<(StoreWriter, usize), Col
             Store::open(path)?
         }
     };
+    let foreign = |episode: usize| {
+        let message = format!("episode {episode} of {} is not of this collection", path.display());
+        CollectError::Config(format!("{message}; give another path or remove the file"))
+    };
     let mut wanted = (0..config.sources).flat_map(|group| config.contents(group));
     for (i, view) in store.views().enumerate() {
         let info = view.info();
         if wanted.next() != Some((info.kind, info.source)) || info.seed != config.seed {
-            let message = format!("episode {i} of {} is not of this collection", path.display());
-            return Err(CollectError::Config(format!("{message}; give another path or remove the file")));
+            return Err(foreign(i));
+        }
+    }
+    // The first group again: other settings, or another expert, make other episodes.
+    if !store.is_empty() {
+        for (i, (view, made)) in store.views().zip(make_group(config, 0)).enumerate() {
+            let same = view.len() == made.rows.len()
+                && made.rows.iter().enumerate().all(|(row, r)| view.state(row) == r.state);
+            if !same {
+                return Err(foreign(i));
+            }
         }
     }
     drop(store);
@@ -379,6 +392,17 @@ mod tests {
         let cut = dir.path().join("cut");
         std::fs::write(&cut, &whole[..whole.len() * 2 / 3]).unwrap();
         assert_eq!(whole, run(&small(), &cut, 2));
+    }
+
+    #[test]
+    fn other_settings_do_not_continue_a_collection() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.wbs");
+        collect(&small(), &path, |_| ()).unwrap();
+        let other = CollectConfig { action_noise: [0.4, 0.5], ..small() };
+        let error = collect(&other, &path, |_| ()).unwrap_err().to_string();
+        assert!(error.contains("is not of this collection"), "{error}");
+        collect(&small(), &path, |_| ()).unwrap();
     }
 
     #[test]

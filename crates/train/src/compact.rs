@@ -51,6 +51,7 @@ impl CompactLearner {
         let ModelConfig::Compact(model) = &config.model else {
             return Err(TrainError::Config("model.architecture is not \"compact\"".into()));
         };
+        let normalisation = fit(model, store, &split.train)?;
         let mut net = CompactNet::new(model);
         net.encoder.background = median_frame(&config.model, store, &split.train)?;
         let hidden = model.encoder.normed();
@@ -58,7 +59,6 @@ impl CompactLearner {
         running[hidden..].fill(1.0);
         let workers =
             Workers::new(config.threads).map_err(|e| TrainError::Config(format!("threads: {e}")))?;
-        let normalisation = fit(model, store, &split.train)?;
         let params = net.table.init(config.seed);
         Ok(Self { params, running, normalisation, workers, method: config.method, seed: config.seed, net })
     }

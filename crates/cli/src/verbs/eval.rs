@@ -69,6 +69,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
         });
         let evaluation = score(args, loaded, (&protocol, &manifest), dir.as_deref(), total)?;
         let mut row = RowResult::new(loaded.system, &protocol.environment, &evaluation, &command_line());
+        if let Some((planner, checkpoint)) = &loaded.learned {
+            (row.planner, row.checkpoint) = (planner.clone(), Some(checkpoint.clone()));
+        }
         row.notes.extend(protocol.remark().map(str::to_string));
         pictures(args, &evaluation, dir.as_deref())?;
         if let Some(dir) = &dir {

@@ -87,12 +87,7 @@ pub struct CompactModel {
 impl CompactModel {
     /// Packs the weights of `net`. `running` holds the BatchNorm mean and variance, [2 * normed].
     #[must_use]
-    pub fn new(
-        net: CompactNet,
-        params: &[f32],
-        running: &[f32],
-        normalisation: Normalisation,
-    ) -> Self {
+    pub fn new(net: CompactNet, params: &[f32], running: &[f32], normalisation: Normalisation) -> Self {
         let dense = |layer: &Linear| Dense::new(params, layer);
         let blocks = net.predictor.blocks.iter();
         let blocks =
