@@ -22,6 +22,12 @@ fn a_restarted_bench_ends_with_the_identical_table() {
     let arguments =
         ["eval", "--checkpoint", text(&checkpoint), "--episodes", "1", "--set", "solver.iterations=1"];
     assert!(worldbench(&arguments).status.success());
+    let report = directory.path().join("diagnosis");
+    let small = ["--pairs", "2", "--samples", "8", "--iterations", "1", "--out", text(&report)];
+    let output = worldbench(&[&["diagnose", text(&checkpoint)], &small[..]].concat());
+    assert!(output.status.success(), "{}", super::stderr(&output));
+    let json = std::fs::read_to_string(report.join("diagnosis.json")).unwrap();
+    assert!(json.contains("\"pairs\": 2") && report.join("diagnosis.png").is_file(), "{json}");
 }
 
 #[test]

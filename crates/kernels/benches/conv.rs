@@ -1,5 +1,5 @@
-//! Prints the rate of a convolution's three products on one thread: `cargo run --release -p worldbench-kernels
-//! --example conv_rate`. Each is measured by its best run, beside the machine's limit.
+//! Rate of a convolution's three products on one thread, each by its best run, beside the machine's limit:
+//! `cargo bench -p worldbench-kernels --bench conv`.
 
 use std::time::Instant;
 use worldbench_kernels::conv::Conv2d;
