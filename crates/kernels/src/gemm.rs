@@ -15,7 +15,7 @@ pub(crate) mod tile;
 
 pub use pack::PackedMatrix;
 use pack::{KC, PANEL, TILE_VALUES, pack_tile};
-use tile::{MAX_ROWS, Next};
+use tile::{MAX_ROWS, Next, PACE};
 
 /// How an operand of a product is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,8 +251,12 @@ fn run<V: tile::Tile, const K_MAJOR: bool>(
                         #[allow(unsafe_code)]
                         unsafe {
                             let first = i == 0 && !resume;
-                            let next =
-                                Next { c: c[rows.start * ldc + columns.start..].as_ptr(), stride: ldc };
+                            let c = c[rows.start * ldc + columns.start..].as_ptr();
+                            // What follows in B is used next; the chunk's first tiles ask for it in turn.
+                            let row = t * ks.len().div_ceil(PACE);
+                            let ahead = if row < ks.len() { ks.len() + row } else { 0 };
+                            let b_next = b.as_ptr().wrapping_add(ahead * PANEL);
+                            let next = Next { c, stride: ldc, b: b_next };
                             V::run::<K_MAJOR>(
                                 rows.len(),
                                 ks.len(),

@@ -11,28 +11,39 @@ pub(crate) const MAX_ROWS: usize = 14;
 /// Distance between the rows of a k-major packed tile.
 pub(crate) const K_STRIDE: usize = 16;
 
-/// The part of C that the tile will be written to: asked for while the tile is being summed.
+/// Memory that will be wanted soon: asked for while a tile is being summed.
 #[derive(Clone, Copy)]
 pub(crate) struct Next {
-    /// First value.
+    /// First value of the part of C that the tile will be written to.
     pub c: *const f32,
-    /// Leading dimension.
+    /// C's leading dimension.
     pub stride: usize,
+    /// Rows of the next panel of B, which lies beyond the second-level cache.
+    pub b: *const f32,
 }
 
+/// Steps of a tile between two requests: asking for all at once would hold up the tile's own loads.
+pub(crate) const PACE: usize = 4;
+
 impl Next {
+    /// Request number `i`: a row of C and one of B.
     #[inline(always)]
-    fn fetch(self, row: usize) {
+    fn fetch(self, i: usize, rows: usize) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a prefetch reads nothing that the program can see, whatever its address.
         unsafe {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            let at = self.c.wrapping_add(row * self.stride);
-            _mm_prefetch::<_MM_HINT_ET0>(at.cast());
-            _mm_prefetch::<_MM_HINT_ET0>(at.wrapping_add(PANEL - 1).cast());
+            use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T1, _mm_prefetch};
+            if i < rows {
+                let at = self.c.wrapping_add(i * self.stride);
+                _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+                _mm_prefetch::<_MM_HINT_ET0>(at.wrapping_add(PANEL - 1).cast());
+            }
+            let at = self.b.wrapping_add(i * PANEL);
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(PANEL / 2).cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (row, self.c, self.stride);
+        let _ = (i, rows, self.c, self.stride, self.b);
     }
 }
 
@@ -84,9 +95,8 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize, const K_MAJOR: bool>(
             }
         }
         for p in 0..k {
-            // One row of C every eight steps: asking for all at once would hold up the tile's own loads.
-            if p % 8 == 0 && p / 8 < MR {
-                next.fetch(p / 8);
+            if p % PACE == 0 {
+                next.fetch(p / PACE, MR);
             }
             let mut columns = [V::zero(); NV];
             for (j, x) in columns.iter_mut().enumerate() {

@@ -7,7 +7,8 @@
 //!   once it slides every token gets another position embedding and is computed anew;
 //! * in the last layer older tokens give keys and values only; the final norm and the output projector see only
 //!   the newest token;
-//! * the first token of a window attends to itself alone: it needs no query, its mixture is its value;
+//! * the first token of a window attends to itself alone: it needs no query, and its value and output projections
+//!   are one matrix;
 //! * adaLN modulations depend on the action alone and are computed once per action;
 //! * batch normalisation is folded into the linear layer before it.
 //!

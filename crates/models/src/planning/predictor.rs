@@ -58,6 +58,8 @@ struct Block {
     query: Dense,
     key_value: Dense,
     output: Dense,
+    /// Value and output in one: what attention adds to a token that sees only itself.
+    alone: Dense,
     mlp_norm: Norm,
     expand: Dense,
     contract: Dense,
@@ -76,7 +78,11 @@ impl Block {
         let (width, inner) = (c.width, c.heads * c.head_width);
         let qkv = reader.get(&format!("{key}.attn.to_qkv.weight"), 3 * inner * width)?;
         let (query, key_value) = qkv.split_at(inner * width);
+        let output = reader.get(&format!("{key}.attn.to_out.0.weight"), width * inner)?;
+        let bias = reader.get(&format!("{key}.attn.to_out.0.bias"), width)?.to_vec();
+        let alone = product(output, &key_value[inner * width..], inner, width);
         Ok(Self {
+            alone: Dense::from_parts(&alone, Some(bias), width, width),
             modulation: Dense::new(reader, &format!("{key}.adaLN_modulation.1"), width, 6 * width)?,
             attention_norm: Norm::new(reader, &format!("{key}.attn.norm"), width, AFFINE_EPS)?,
             query: Dense::from_parts(query, None, width, inner),
@@ -90,9 +96,23 @@ impl Block {
 
     fn len(&self) -> usize {
         let norms = self.attention_norm.len() + self.mlp_norm.len();
-        let attention = [&self.modulation, &self.query, &self.key_value, &self.output];
+        let attention = [&self.modulation, &self.query, &self.key_value, &self.output, &self.alone];
         attention.into_iter().chain([&self.expand, &self.contract]).map(Dense::len).sum::<usize>() + norms
     }
+}
+
+/// `a` `[m, k]` times `b` `[k, n]`, summed in f64.
+fn product(a: &[f32], b: &[f32], k: usize, n: usize) -> Vec<f32> {
+    let mut sums = vec![0.0f64; n];
+    let mut out = Vec::with_capacity(a.len() / k * n);
+    for a in a.chunks_exact(k) {
+        sums.fill(0.0);
+        for (&a, b) in a.iter().zip(b.chunks_exact(n)) {
+            sums.iter_mut().zip(b).for_each(|(s, &b)| *s += f64::from(a) * f64::from(b));
+        }
+        out.extend(sums.iter().map(|&s| s as f32));
+    }
+    out
 }
 
 /// Modulated norm without affine part, then the affine norm: rows of `x` to rows of `out`. `modulation` starts at
@@ -158,7 +178,7 @@ impl Predictor {
         let (block, width) = (&self.blocks[layer], self.config.width);
         let inner = block.query.outputs();
         let stride = 2 * inner + PAD;
-        let (fresh, rows) = ((w.len - w.fresh) * w.count, (w.len - from) * w.count);
+        let fresh = (w.len - w.fresh) * w.count;
         let modulations = &s.modulations[layer];
         let norm = s.norm.reserve(fresh * width);
         let first = (w.action + w.fresh) * w.count * 6 * width;
@@ -168,19 +188,23 @@ impl Predictor {
         let new = &mut cache[w.fresh * w.count * stride..];
         let plain = Activation::Identity;
         block.key_value.run(fresh, (norm, width), (new, stride), block.key_value.epilogue(plain));
-        // The first position attends to itself alone and needs no query.
-        let asking = from.max(1).min(w.len);
-        let query = s.query.reserve(rows * (inner + PAD));
-        let mixed = s.mixed.reserve(rows * (inner + PAD));
-        let normal = &norm[(asking - w.fresh) * w.count * width..];
-        let to = &mut query[(asking - from) * w.count * (inner + PAD)..];
-        let asked = (w.len - asking) * w.count;
-        block.query.run(asked, (normal, width), (to, inner + PAD), block.query.epilogue(plain));
-        self.mix(w, from, query, cache, mixed);
-        let at = (from - w.fresh) * w.count * width;
-        let gate = &modulations[(w.action + from) * w.count * 6 * width + 2 * width..];
-        let epilogue = block.output.epilogue(plain).gate(gate, 6 * width, 1);
-        block.output.run(rows, (mixed, inner + PAD), (&mut s.x[at..], width), epilogue);
+        let gate = |position: usize| &modulations[(w.action + position) * w.count * 6 * width + 2 * width..];
+        if from == 0 {
+            let gated = block.alone.epilogue(plain).gate(gate(0), 6 * width, 1);
+            block.alone.run(w.count, (norm, width), (&mut s.x, width), gated);
+        }
+        let asking = from.max(1);
+        if asking == w.len {
+            return;
+        }
+        let (rows, row) = ((w.len - asking) * w.count, inner + PAD);
+        let query = s.query.reserve(rows * row);
+        let mixed = s.mixed.reserve(rows * row);
+        let at = (asking - w.fresh) * w.count * width;
+        block.query.run(rows, (&norm[at..], width), (query, row), block.query.epilogue(plain));
+        self.mix(w, asking, query, cache, mixed);
+        let gated = block.output.epilogue(plain).gate(gate(asking), 6 * width, 1);
+        block.output.run(rows, (mixed, row), (&mut s.x[at..], width), gated);
     }
 
     /// Mixes the values that each query of positions `from..` sees.
@@ -189,13 +213,9 @@ impl Predictor {
         let inner = heads * dim;
         let (row, stride) = (inner + PAD, 2 * inner + PAD);
         let scale = 1.0 / (dim as f32).sqrt();
-        for (i, out) in mixed.chunks_exact_mut(row).take((w.len - from) * w.count).enumerate() {
+        for (i, out) in mixed.chunks_exact_mut(row).enumerate() {
             let (keys, sample) = (from + i / w.count + 1, i % w.count);
             let (key, value) = (&cache[sample * stride..], &cache[sample * stride + inner..]);
-            if keys == 1 {
-                out[..inner].copy_from_slice(&value[..inner]);
-                continue;
-            }
             let one = Attention { batch: 1, queries: 1, keys, heads, dim, scale, causal: false };
             one.forward(&query[i * row..], row, key, value, w.count * stride, out, row);
         }

@@ -173,11 +173,33 @@ fn parts(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).map(move |i| len * i / count..len * (i + 1) / count)
 }
 
-/// Multiply-adds of one token in one layer: (query, key and value, output and feed-forward), and of a modulation.
-fn layer_products(c: &JepaConfig) -> ([f64; 3], f64) {
-    let p = &c.predictor;
-    let (width, inner, mlp) = (p.width as f64, (p.heads * p.head_width) as f64, p.mlp as f64);
-    ([width * inner, 2.0 * width * inner, width * inner + 2.0 * width * mlp], 6.0 * width * width)
+/// Multiply-adds of one token in one layer.
+struct LayerProducts {
+    query: f64,
+    key_value: f64,
+    output: f64,
+    feed: f64,
+    modulation: f64,
+}
+
+impl LayerProducts {
+    fn new(c: &JepaConfig) -> Self {
+        let p = &c.predictor;
+        let (width, inner, mlp) = (p.width as f64, (p.heads * p.head_width) as f64, p.mlp as f64);
+        Self {
+            query: width * inner,
+            key_value: 2.0 * width * inner,
+            output: width * inner,
+            feed: 2.0 * width * mlp,
+            modulation: 6.0 * width * width,
+        }
+    }
+
+    /// The first position, whose value and output projections are one matrix, and `asking` others.
+    fn attention(&self, first: bool, asking: usize) -> f64 {
+        let alone = if first { self.modulation / 6.0 } else { 0.0 };
+        alone + asking as f64 * (self.query + self.output)
+    }
 }
 
 fn embedding_products(c: &JepaConfig) -> f64 {
@@ -192,17 +214,16 @@ fn projector_products(c: &JepaConfig) -> f64 {
 /// sample from `context` frames over `horizon` blocks.
 #[must_use]
 pub fn executed_flop(c: &JepaConfig, context: usize, horizon: usize) -> f64 {
-    let ([query, key_value, rest], modulation) = layer_products(c);
+    let layer = LayerProducts::new(c);
     let depth = c.predictor.depth as f64;
-    let mut sum = (context - 1 + horizon) as f64 * (depth * modulation + embedding_products(c));
+    let mut sum = (context - 1 + horizon) as f64 * (depth * layer.modulation + embedding_products(c));
     for known in context..context + horizon {
         let len = known.min(c.predictor.frames);
         let fresh = if known > context && known <= c.predictor.frames { 1 } else { len };
-        // The first position asks nothing.
-        let queries = if fresh == len { len - 1 } else { fresh };
-        let newest = f64::from(u8::from(len > 1)) * query + rest;
-        sum += depth * fresh as f64 * key_value;
-        sum += (depth - 1.0) * (queries as f64 * query + fresh as f64 * rest) + newest;
+        let whole = fresh == len; // the first position is among them
+        let inner = layer.attention(whole, fresh - usize::from(whole)) + fresh as f64 * layer.feed;
+        let last = layer.attention(len == 1, usize::from(len > 1)) + layer.feed;
+        sum += depth * fresh as f64 * layer.key_value + (depth - 1.0) * inner + last;
         sum += projector_products(c);
     }
     2.0 * sum
@@ -211,8 +232,9 @@ pub fn executed_flop(c: &JepaConfig, context: usize, horizon: usize) -> f64 {
 /// As [`executed_flop`], of the plain rollout, in which every token of every window goes through the whole network.
 #[must_use]
 pub fn naive_flop(c: &JepaConfig, context: usize, horizon: usize) -> f64 {
-    let ([query, key_value, rest], modulation) = layer_products(c);
-    let token = c.predictor.depth as f64 * (query + key_value + rest + modulation) + projector_products(c);
+    let l = LayerProducts::new(c);
+    let layer = l.query + l.key_value + l.output + l.feed + l.modulation;
+    let token = c.predictor.depth as f64 * layer + projector_products(c);
     let tokens: usize = (context..context + horizon).map(|known| known.min(c.predictor.frames)).sum();
     let embedded = (context - 1 + horizon) as f64 * embedding_products(c);
     2.0 * (tokens as f64 * token + embedded)

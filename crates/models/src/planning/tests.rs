@@ -60,7 +60,7 @@ impl Fixture {
         self.get("in.frames_u8").iter().map(|v| (v - 127.5) / 64.0).collect()
     }
 
-    /// Within 1e-4 of the largest value; the reference's own f32 figures differ from its f64 twin by up to 2e-5.
+    /// Within 2e-5 of the largest value of the float64 twin, where there is one.
     fn close(&self, what: &str, found: &[f32]) {
         let key = format!("out64.{what}");
         let expected = self.arrays.get(&key).unwrap_or_else(|| &self.arrays[&format!("out.{what}")]);
@@ -231,7 +231,7 @@ fn errors_name_what_is_wrong() {
 fn the_cache_saves_arithmetic() {
     let config = JepaConfig::full(10);
     let (executed, naive) = (executed_flop(&config, 1, 5), naive_flop(&config, 1, 5));
-    assert!((170e6..185e6).contains(&executed), "{executed}");
+    assert!((165e6..180e6).contains(&executed), "{executed}");
     assert!((275e6..290e6).contains(&naive), "{naive}");
 }
 
