@@ -67,7 +67,7 @@ impl Default for CollectConfig {
             action_noise: [0.02, 0.3],
             steps: [50, 100],
             play_share: 0.15,
-            max_steps: 250,
+            max_steps: 600,
             expert: ExpertConfig::default(),
         }
     }
@@ -116,7 +116,7 @@ impl CollectConfig {
             return fail(format!("play_share = {} must lie in [0, 0.9]", self.play_share));
         }
         if self.max_steps == 0 {
-            return fail("max_steps = 0 leaves no room for an expert episode; use about 250".into());
+            return fail("max_steps = 0 leaves no room for an expert episode; use about 600".into());
         }
         Ok(())
     }
@@ -208,13 +208,10 @@ fn open(config: &CollectConfig, path: &Path) -> Result<(StoreWriter, usize), Col
         }
     }
     // The first group again: other settings, or another expert, make other episodes.
-    if !store.is_empty() {
-        for (i, (view, made)) in store.views().zip(make_group(config, 0)).enumerate() {
-            let same = view.len() == made.rows.len()
-                && made.rows.iter().enumerate().all(|(row, r)| view.state(row) == r.state);
-            if !same {
-                return Err(foreign(i));
-            }
+    for (i, (view, made)) in store.views().zip(make_group(config, 0)).enumerate() {
+        let states = (0..view.len()).map(|row| view.state(row));
+        if !states.eq(made.rows.iter().map(|row| row.state)) {
+            return Err(foreign(i));
         }
     }
     drop(store);
@@ -434,16 +431,11 @@ mod tests {
 
     #[test]
     fn the_expert_brings_the_block_to_the_target() {
-        // A slow demonstrator may need more than the steps that `collect` gives each attempt.
-        let solved = |max_steps| {
-            let config = CollectConfig { max_steps, ..small() };
-            let attempt = |i| expert_attempt(&config, &Factors::default(), Stream::new(9, "test", &[i]));
-            let episodes: Vec<_> = (0..12).map(attempt).collect();
-            assert!(episodes.iter().all(|e| e.rows.len() <= max_steps + 1));
-            episodes.iter().filter(|e| e.solved).count()
-        };
-        let (default, long) = (solved(small().max_steps), solved(600));
-        assert!(default >= 9 && long >= 11, "{default} and {long} of 12");
+        let episodes: Vec<_> = (0..12)
+            .map(|i| expert_attempt(&small(), &Factors::default(), Stream::new(9, "test", &[i])))
+            .collect();
+        assert!(episodes.iter().filter(|e| e.solved).count() >= 11);
+        assert!(episodes.iter().all(|e| e.rows.len() <= small().max_steps + 1));
     }
 
     #[test]

@@ -25,6 +25,8 @@ use crate::{
 
 /// Starts tried in one source episode before another episode is made.
 const STARTS: u64 = 6;
+/// Steps of a source episode's attempt: part of what the committed pairs are a function of.
+const MAX_STEPS: usize = 250;
 
 /// What to make.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +85,7 @@ pub fn make_manifest(config: &HeldOutConfig) -> (Manifest, Dropped) {
 fn make_pair(config: &HeldOutConfig, index: u64) -> (Pair, Dropped) {
     let purpose = format!("held-out/{}", config.split);
     let factors = Factors::default();
-    let collect = CollectConfig::default();
+    let collect = CollectConfig { max_steps: MAX_STEPS, ..CollectConfig::default() };
     let outline = Outline::of_block(&factors);
     let mut dropped = Dropped::default();
     let mut attempt = 0;

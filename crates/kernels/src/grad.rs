@@ -4,7 +4,6 @@
 //! depend on the number of threads; the other kernels work on the calling thread.
 
 mod elementwise;
-mod im2col;
 mod keypoints;
 mod matmul;
 mod norm;
@@ -13,7 +12,6 @@ mod optim;
 pub use elementwise::{
     gelu_backward, gelu_with_derivative, relu_backward, silu_backward, softmax_backward, tanh_backward,
 };
-pub use im2col::{Conv, col2im_nhwc, im2col_nhwc};
 pub use keypoints::{Keypoints, keypoints, keypoints_backward};
 pub use matmul::{Operand, add_rows, matmul};
 pub use norm::{batch_norm, batch_norm_backward, layer_norm_backward};

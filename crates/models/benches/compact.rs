@@ -46,14 +46,15 @@ fn config(patch: usize, widths: &[usize], strides: &[usize]) -> CompactConfig {
     }
 }
 
-fn batch(config: &CompactConfig) -> Batch {
+fn batch(config: &CompactConfig) -> Batch<'static> {
     let mut stream = Stream::new(1, "compact-speed", &[]);
     let mut actions = vec![0.0; (FRAMES - 1) * WINDOWS * config.block_dim()];
     let mut proprio = vec![0.0; FRAMES * WINDOWS * PROPRIO];
     stream.fill_normal(&mut actions);
     stream.fill_normal(&mut proprio);
-    let bytes = FRAMES * WINDOWS * config.encoder.resolution.pow(2) * 3;
-    let frames = (0..bytes).map(|_| stream.below(256) as u8).collect();
+    let bytes = config.encoder.resolution.pow(2) * 3;
+    let frames: Vec<u8> = (0..FRAMES * WINDOWS * bytes).map(|_| stream.below(256) as u8).collect();
+    let frames = frames.leak().chunks_exact(bytes).collect();
     Batch { frames, actions, proprio, windows: WINDOWS, steps: FRAMES }
 }
 

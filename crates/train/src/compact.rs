@@ -69,13 +69,13 @@ impl CompactLearner {
         CompactModel::new(self.net.clone(), &self.params, &self.running, self.normalisation.clone())
     }
 
-    fn batch(&self, batch: &Batch) -> compact::Batch {
+    fn batch<'a>(&self, batch: &'a Batch) -> compact::Batch<'a> {
         let b = batch.windows.len();
         let t = batch.missing.len() / b;
         let block = self.net.config.block_dim();
         let frame = self.net.encoder.frame_bytes();
         let mut out = compact::Batch {
-            frames: Vec::with_capacity(batch.frames.len()),
+            frames: Vec::with_capacity(b * t),
             actions: Vec::with_capacity((t - 1) * b * block),
             proprio: Vec::new(),
             windows: b,
@@ -84,7 +84,7 @@ impl CompactLearner {
         for step in 0..t {
             for window in 0..b {
                 let i = window * t + step;
-                out.frames.extend_from_slice(&batch.frames[i * frame..(i + 1) * frame]);
+                out.frames.push(&batch.frames[i * frame..(i + 1) * frame]);
                 if step + 1 < t {
                     let start = out.actions.len();
                     out.actions.extend_from_slice(&batch.actions[i * block..(i + 1) * block]);

@@ -1,11 +1,10 @@
-//! Convolutional encoder of the compact models: a patchifying stem, strided convolutions, a dense layer with
-//! BatchNorm, and a linear head.
+//! Convolutional encoder of the compact models: a patchifying stem, convolutions, a readout of the last feature maps,
+//! a dense layer with BatchNorm, and on request a linear head behind it.
 //!
 //! A frame enters as bytes, [R, R, 3]; the stem reads its difference from the background (the median frame of the
 //! training data), so that only what moves is seen.
 
 use serde::{Deserialize, Serialize};
-use worldbench_kernels::grad::{Conv, im2col_nhwc};
 
 use super::keypoints::{self, Maps};
 use super::linear;
@@ -13,6 +12,7 @@ use super::params::{Affine, Linear, ParamTable};
 
 mod trunk;
 
+pub(super) use trunk::Packed;
 pub use trunk::Trunk;
 
 /// Weight of the newest batch in the running BatchNorm statistics.
@@ -22,7 +22,7 @@ const MOMENTUM: f32 = 0.1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
-    /// Side of the square frame in pixels, a multiple of `patch * 2^(widths - 1)`.
+    /// Side of the square frame in pixels, a multiple of `patch` and all strides together.
     pub resolution: usize,
     /// Side of a stem patch in pixels.
     pub patch: usize,
@@ -82,9 +82,9 @@ pub struct Encoder {
     pub background: Vec<f32>,
     /// Patches to the first feature map.
     pub stem: Linear,
-    /// Convolutions, as dense layers on unfolded input.
+    /// Convolutions; a weight is [K * K * channels, outputs].
     pub convs: Vec<Linear>,
-    /// Flattened feature map to the dense features.
+    /// Features to the dense features.
     pub dense: Linear,
     /// BatchNorm of the dense features.
     pub norm: Affine,
@@ -142,24 +142,6 @@ impl Encoder {
         self.config.resolution * self.config.resolution * 3
     }
 
-    pub(super) fn patches(&self, frames: &[u8]) -> Vec<f32> {
-        let (side, patch) = (self.config.resolution, self.config.patch);
-        let row = side * 3;
-        let mut seen = vec![0.0; self.frame_bytes()];
-        let mut out = Vec::with_capacity(frames.len());
-        for frame in frames.chunks_exact(self.frame_bytes()) {
-            self.pixels(frame, &mut seen);
-            for band in seen.chunks_exact(patch * row) {
-                for x in 0..side / patch {
-                    for line in band.chunks_exact(row) {
-                        out.extend_from_slice(&line[x * patch * 3..(x + 1) * patch * 3]);
-                    }
-                }
-            }
-        }
-        out // [N * (R/P)^2, 3 P^2]
-    }
-
     /// What the stem reads of a frame.
     fn pixels(&self, frame: &[u8], out: &mut [f32]) {
         for ((out, &v), background) in out.iter_mut().zip(frame).zip(&self.background) {
@@ -167,26 +149,8 @@ impl Encoder {
         }
     }
 
-    pub(super) fn unfold(&self, stage: usize, input: &[f32], frames: usize) -> Vec<f32> {
-        let side = self.config.side(stage);
-        let kernel = self.config.kernel;
-        let conv = Conv {
-            batch: frames,
-            height: side,
-            width: side,
-            channels: self.config.widths[stage],
-            kernel: (kernel, kernel),
-            stride: self.config.strides[stage],
-            pad: (kernel - 1) / 2,
-        };
-        let (rows, columns) = conv.patches();
-        let mut out = vec![0.0; rows * columns];
-        im2col_nhwc(&conv, input, &mut out);
-        out
-    }
-
     /// Features [N, F] of the last feature maps, before their activation.
-    pub(super) fn read(&self, maps: &[f32]) -> Vec<f32> {
+    fn read(&self, maps: &[f32]) -> Vec<f32> {
         match self.config.readout {
             Readout::Flatten => linear::gelu(maps),
             Readout::Keypoints => self.config.maps().forward(maps),

@@ -8,6 +8,7 @@ use worldbench_kernels::ops;
 use worldbench_plan::objective::{Objective, Part};
 use worldbench_plan::{Context, Cost, CostError, Shape, WorldModel};
 
+use super::encoder::Packed;
 use super::params::Linear;
 use super::whiten::Whitener;
 use super::{CompactConfig, CompactNet, PROPRIO};
@@ -71,8 +72,7 @@ impl Normalisation {
 pub struct CompactModel {
     net: CompactNet,
     normalisation: Normalisation,
-    stem: Dense,
-    convs: Vec<Dense>,
+    trunk: Packed,
     /// With BatchNorm folded in.
     dense: Dense,
     head: Option<Dense>,
@@ -93,8 +93,7 @@ impl CompactModel {
         let blocks =
             blocks.map(|b| BlockWeights { film: dense(&b.film), up: dense(&b.up), down: dense(&b.down) });
         Self {
-            stem: dense(&net.encoder.stem),
-            convs: net.encoder.convs.iter().map(dense).collect(),
+            trunk: net.encoder.pack(params),
             dense: fold_norm(&net, params, running),
             head: net.encoder.head.as_ref().map(dense),
             action: dense(&net.predictor.action),
@@ -119,24 +118,14 @@ impl CompactModel {
         &self.normalisation
     }
 
-    /// Embeddings [N, D] of frames [N, R, R, 3].
+    /// Embeddings [N, D] of frames, each [R, R, 3] bytes.
     #[must_use]
-    pub fn encode(&self, frames: &[u8]) -> Vec<f32> {
+    pub fn encode(&self, frames: &[&[u8]]) -> Vec<f32> {
         let encoder = &self.net.encoder;
-        let mut z = Vec::with_capacity(frames.len() / encoder.frame_bytes() * encoder.config.latent);
+        let mut z = Vec::with_capacity(frames.len() * encoder.config.latent);
         let (mut a, mut b) = (vec![], vec![]);
-        for chunk in frames.chunks(CHUNK * encoder.frame_bytes()) {
-            let n = chunk.len() / encoder.frame_bytes();
-            let activation = |stage: usize| {
-                if stage == self.convs.len() { Activation::Identity } else { Activation::Gelu }
-            };
-            self.stem.apply(&encoder.patches(chunk), &mut a, activation(0));
-            for (stage, conv) in self.convs.iter().enumerate() {
-                let unfolded = encoder.unfold(stage, &a, n);
-                conv.apply(&unfolded, &mut b, activation(stage + 1));
-                std::mem::swap(&mut a, &mut b);
-            }
-            let features = encoder.read(&a);
+        for chunk in frames.chunks(CHUNK) {
+            let features = encoder.features(&self.trunk, chunk);
             match &self.head {
                 Some(head) => {
                     self.dense.apply(&features, &mut b, Activation::Gelu);
@@ -152,7 +141,7 @@ impl CompactModel {
     /// State [S]: the embedding, and proprioception when the model uses it.
     #[must_use]
     pub fn state(&self, frame: &[u8], proprio: &[f64; PROPRIO]) -> Vec<f32> {
-        let mut state = self.encode(frame);
+        let mut state = self.encode(&[frame]);
         if self.net.config.proprio {
             state.extend(self.normalisation.proprio(proprio));
         }

@@ -19,11 +19,12 @@
 //!   the variance, the angle 4 %.
 //! * **Subtracting the background ends that.** With the median frame gone a keypoint is linear in the pose of what moves;
 //!   the angle enters at the first order: block 18 to 25 px and no angle before, 7 px and 7 degrees after, both from
-//!   90,000 windows (8 wide before, 12 after; 16 wide had no angle before either), 4 px and 5 degrees from 190,000.
+//!   90,000 windows (8 wide before, 12 after), 4 px and 5 degrees from 190,000.
 //! * Keypoints localise sooner: trained on the pose itself for 77,000 frames, 14 px (agent), 14 px (block), 9 degrees
 //!   against 24 px, 30 px, 34 degrees for a flattened map.
-//! * The covariance of B windows is at least 1 / B by chance alone. At weight 20 and B = 96 that noise was the largest
-//!   term of the gradient; 4 and B >= 128 work better. An embedding of 8 misses the angle's cosine, 12 and 16 hold it all.
+//! * A squared covariance of B independent samples is about 1 / B by chance alone. At weight 20 and B = 96 this floor,
+//!   0.2, is as large as the prediction losses; 4 with B >= 128 was used from then on (not tried one at a time). An
+//!   embedding of 8 misses the angle's cosine, 12 and 16 hold it all.
 //! * With the embedding solved the dynamics limit: `diagnose` after 190,000 windows gives 50 % with learned and 90 %
 //!   with true dynamics under the latent cost (30 pairs, reduced planner). Replanning after every block does not help
 //!   (43 to 48 % against 55 % for two open-loop plans, n = 60).

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
 
 /// A batch, time-major so that one time step of all windows is contiguous.
-pub struct Batch {
-    /// Frames, [T, B, R, R, 3].
-    pub frames: Vec<u8>,
+pub struct Batch<'a> {
+    /// Frames, [T * B] of [R, R, 3] bytes each.
+    pub frames: Vec<&'a [u8]>,
     /// Normalised action blocks, [T - 1, B, K * 2].
     pub actions: Vec<f32>,
     /// Normalised proprioception, [T, B, 4]; empty when the model does not use it.
@@ -48,9 +48,9 @@ pub struct Metrics {
 }
 
 /// Work of one thread: its windows, their dense features, and its own gradients.
-struct Shard {
+struct Shard<'a> {
     windows: Range<usize>,
-    frames: Vec<u8>,
+    frames: Vec<&'a [u8]>,
     trunk: Option<Trunk>,
     pre: Vec<f32>,
     z: Vec<f32>,
@@ -136,15 +136,12 @@ impl CompactNet {
         metrics
     }
 
-    fn shards(&self, batch: &Batch, count: usize) -> Vec<Shard> {
+    fn shards<'a>(&self, batch: &Batch<'a>, count: usize) -> Vec<Shard<'a>> {
         let b = batch.windows;
         (0..count)
             .map(|i| {
                 let windows = i * b / count..(i + 1) * b / count;
-                let bytes = self.encoder.frame_bytes();
-                let of_step =
-                    |t| &batch.frames[(t * b + windows.start) * bytes..(t * b + windows.end) * bytes];
-                let frames = (0..batch.steps).map(of_step).collect::<Vec<_>>().concat();
+                let frames = scatter(&batch.frames, batch.steps, b, 1, &windows);
                 Shard {
                     windows,
                     frames,
@@ -328,11 +325,11 @@ fn join(a: &[f32], wa: usize, b: &[f32], wb: usize) -> Vec<f32> {
 
 /// One [T, B, W] array out of the shards' [T, n, W] parts.
 fn gather<'a>(
-    shards: &'a [Shard],
+    shards: &'a [Shard<'a>],
     t: usize,
     b: usize,
     w: usize,
-    part: impl Fn(&'a Shard) -> &'a [f32],
+    part: impl Fn(&'a Shard<'a>) -> &'a [f32],
 ) -> Vec<f32> {
     let mut out = vec![0.0; t * b * w];
     for shard in shards {
@@ -346,7 +343,7 @@ fn gather<'a>(
 }
 
 /// The [T, n, W] part of a [T, B, W] array that belongs to `windows`.
-fn scatter(all: &[f32], t: usize, b: usize, w: usize, windows: &Range<usize>) -> Vec<f32> {
+fn scatter<X: Clone>(all: &[X], t: usize, b: usize, w: usize, windows: &Range<usize>) -> Vec<X> {
     let of_step = |i| &all[(i * b + windows.start) * w..(i * b + windows.end) * w];
     (0..t).map(of_step).collect::<Vec<_>>().concat()
 }

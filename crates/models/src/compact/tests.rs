@@ -43,14 +43,15 @@ fn config(sigreg: bool) -> CompactConfig {
     }
 }
 
-fn batch(config: &CompactConfig, windows: usize, steps: usize) -> Batch {
+fn batch(config: &CompactConfig, windows: usize, steps: usize) -> Batch<'static> {
     let mut stream = Stream::new(11, "compact test", &[]);
     let bytes = config.encoder.resolution.pow(2) * 3;
     let mut actions = vec![0.0; (steps - 1) * windows * config.block_dim()];
     let mut proprio = vec![0.0; steps * windows * PROPRIO];
     stream.fill_normal(&mut actions);
     stream.fill_normal(&mut proprio);
-    let frames = (0..steps * windows * bytes).map(|_| (255.0 * stream.f64()) as u8).collect();
+    let frames: Vec<u8> = (0..steps * windows * bytes).map(|_| (255.0 * stream.f64()) as u8).collect();
+    let frames = frames.leak().chunks_exact(bytes).collect();
     Batch { frames, actions, proprio, windows, steps }
 }
 
@@ -193,13 +194,12 @@ fn close(a: &[f32], b: &[f32]) {
 fn a_candidate_costs_the_same_alone_and_among_others() {
     let (net, _, _, model) = trained();
     let frames = batch(&net.config, 3, 2).frames;
-    let bytes = net.encoder.frame_bytes();
-    let seen: Vec<Vec<u8>> = frames.chunks(bytes).take(2).map(<[u8]>::to_vec).collect();
+    let seen: Vec<Vec<u8>> = frames[..2].iter().map(|frame| frame.to_vec()).collect();
     let context = Context {
         frames: &seen,
         proprio: &[[240.0, 250.0, 0.0, 0.0]; 2],
         actions: &[0.1, 0.2, -0.3, 0.4],
-        goal_frame: &frames[2 * bytes..3 * bytes],
+        goal_frame: frames[2],
         goal_proprio: [200.0, 300.0, 0.0, 0.0],
     };
     let shape = Shape { horizon: 5, dim: net.config.block_dim() };

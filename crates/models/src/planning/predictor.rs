@@ -1,7 +1,8 @@
 //! The causal adaLN transformer on tokens that lie position by position, with a cache of keys and values.
 
 use worldbench_kernels::attention::Attention;
-use worldbench_kernels::gemm::Activation;
+use worldbench_kernels::gemm::{Activation, Epilogue};
+use worldbench_kernels::grad::{Operand, matmul};
 use worldbench_kernels::{Buffer, ops};
 use worldbench_nn::predictor::PredictorConfig;
 
@@ -80,7 +81,9 @@ impl Block {
         let (query, key_value) = qkv.split_at(inner * width);
         let output = reader.get(&format!("{key}.attn.to_out.0.weight"), width * inner)?;
         let bias = reader.get(&format!("{key}.attn.to_out.0.bias"), width)?.to_vec();
-        let alone = product(output, &key_value[inner * width..], inner, width);
+        let mut alone = vec![0.0; width * width];
+        let (o, v) = (Operand::normal(output, inner), Operand::normal(&key_value[inner * width..], width));
+        matmul(width, inner, width, o, v, &mut alone, width, false, Epilogue::NONE);
         Ok(Self {
             alone: Dense::from_parts(&alone, Some(bias), width, width),
             modulation: Dense::new(reader, &format!("{key}.adaLN_modulation.1"), width, 6 * width)?,
@@ -99,20 +102,6 @@ impl Block {
         let attention = [&self.modulation, &self.query, &self.key_value, &self.output, &self.alone];
         attention.into_iter().chain([&self.expand, &self.contract]).map(Dense::len).sum::<usize>() + norms
     }
-}
-
-/// `a` `[m, k]` times `b` `[k, n]`, summed in f64.
-fn product(a: &[f32], b: &[f32], k: usize, n: usize) -> Vec<f32> {
-    let mut sums = vec![0.0f64; n];
-    let mut out = Vec::with_capacity(a.len() / k * n);
-    for a in a.chunks_exact(k) {
-        sums.fill(0.0);
-        for (&a, b) in a.iter().zip(b.chunks_exact(n)) {
-            sums.iter_mut().zip(b).for_each(|(s, &b)| *s += f64::from(a) * f64::from(b));
-        }
-        out.extend(sums.iter().map(|&s| s as f32));
-    }
-    out
 }
 
 /// Modulated norm without affine part, then the affine norm: rows of `x` to rows of `out`. `modulation` starts at

@@ -4,7 +4,7 @@
 //! frame's buffers stay in cache, and the borders that convolutions read are cleared once per pass.
 
 use worldbench_kernels::Scratch;
-use worldbench_kernels::conv::{Conv2d, Grid, Transposed};
+use worldbench_kernels::conv::{Conv2d, Grid, Transposed, Weights};
 use worldbench_kernels::grad::{add_rows, gelu_backward, gelu_with_derivative};
 use worldbench_kernels::ops;
 
@@ -20,6 +20,9 @@ pub struct Trunk {
     /// Dense features before BatchNorm, [N, hidden].
     pub dense: Vec<f32>,
 }
+
+/// Packed weights and biases of the stem and the convolutions.
+pub(crate) struct Packed(Vec<(Weights, Vec<f32>)>);
 
 /// The stem or one convolution, with the buffers of one frame.
 struct Stage<'a> {
@@ -105,15 +108,21 @@ impl Encoder {
         config.widths.iter().enumerate().map(stage).collect()
     }
 
-    /// Dense features of `frames` (concatenated [R, R, 3] bytes), before BatchNorm.
+    /// Packs the stem and the convolutions.
     #[must_use]
-    pub fn trunk(&self, params: &[f32], frames: &[u8]) -> Trunk {
-        let total = frames.len() / self.frame_bytes();
+    pub(crate) fn pack(&self, params: &[f32]) -> Packed {
+        let packed =
+            |s: Stage| (s.conv.pack(&params[s.layer.weight.clone()]), params[s.layer.bias.clone()].to_vec());
+        Packed(self.stages().into_iter().map(packed).collect())
+    }
+
+    /// Every stage's feature maps of `frames`, each [R, R, 3] bytes.
+    fn maps(&self, packed: &Packed, frames: &[&[u8]]) -> Vec<Scratch> {
+        let total = frames.len();
         let mut stages = self.stages();
-        let weights: Vec<_> = stages.iter().map(|s| s.conv.pack(&params[s.layer.weight.clone()])).collect();
         let mut maps: Vec<_> = stages.iter().map(|s| Scratch::stale(total * s.output().len())).collect();
-        for (i, frame) in frames.chunks_exact(self.frame_bytes()).enumerate() {
-            for (at, (stage, weights)) in stages.iter_mut().zip(&weights).enumerate() {
+        for (i, frame) in frames.iter().enumerate() {
+            for (at, (stage, (weights, bias))) in stages.iter_mut().zip(&packed.0).enumerate() {
                 let (done, next) = maps.split_at_mut(at);
                 match done.last() {
                     None => self.pixels(frame, &mut stage.input),
@@ -121,10 +130,21 @@ impl Encoder {
                 }
                 let each = stage.output().len();
                 let map = &mut next[0][i * each..(i + 1) * each];
-                stage.conv.forward(weights, &params[stage.layer.bias.clone()], &stage.input, map);
+                stage.conv.forward(weights, bias, &stage.input, map);
             }
         }
-        // The dense weight is large, so it is packed once for all frames.
+        maps
+    }
+
+    /// Features [N, F] that the dense layer reads.
+    pub(crate) fn features(&self, packed: &Packed, frames: &[&[u8]]) -> Vec<f32> {
+        self.read(&self.maps(packed, frames)[self.convs.len()])
+    }
+
+    /// Dense features of `frames`, each [R, R, 3] bytes, before BatchNorm.
+    #[must_use]
+    pub fn trunk(&self, params: &[f32], frames: &[&[u8]]) -> Trunk {
+        let maps = self.maps(&self.pack(params), frames);
         let features = self.read(&maps[self.convs.len()]);
         let dense = linear::forward(params, &self.dense, &features);
         Trunk { maps, features, dense }
@@ -134,17 +154,17 @@ impl Encoder {
     pub fn trunk_backward(
         &self,
         params: &[f32],
-        frames: &[u8],
+        frames: &[&[u8]],
         trunk: &Trunk,
         grad: &[f32],
         grads: &mut [f32],
     ) {
-        let total = frames.len() / self.frame_bytes();
+        let total = frames.len();
         let d_features = linear::backward(params, &self.dense, &trunk.features, grad, grads);
         let mut stages = self.stages();
         let weights: Vec<_> =
             stages[1..].iter().map(|s| s.conv.transpose(&params[s.layer.weight.clone()])).collect();
-        for (i, frame) in frames.chunks_exact(self.frame_bytes()).enumerate() {
+        for (i, frame) in frames.iter().enumerate() {
             let map = |at: usize| part(&trunk.maps[at], total, i);
             let (features, d_features) = (part(&trunk.features, total, i), part(&d_features, total, i));
             let last = self.convs.len();
