@@ -4,6 +4,7 @@
 //! [`losses`] the single terms. [`parity`] compares all of it with the reference's numbers.
 
 pub mod compact;
+pub mod dino_wm;
 pub mod jepa;
 pub mod lewm;
 pub mod losses;

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::blocks::Linear;
 use crate::norm::LayerNorm;
-use crate::{Init, Scope, ops};
+use crate::ops::{self, Mask};
+use crate::{Init, Scope};
 
 /// Sizes of a [`Vit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +86,7 @@ impl Layer {
     fn forward(&self, x: Tensor<3>, heads: usize) -> Tensor<3> {
         let normal = self.before.forward(x.clone());
         let part = |linear: &Linear| linear.forward(normal.clone()); // [B, N, D]
-        let mixed = ops::attention(part(&self.query), part(&self.key), part(&self.value), heads, false);
+        let mixed = ops::attention(part(&self.query), part(&self.key), part(&self.value), heads, Mask::Full);
         let x = x + self.output.forward(mixed);
         let hidden = self.expand.forward_gelu(self.after.forward(x.clone())); // [B, N, mlp]
         x + self.contract.forward(hidden)
