@@ -8,6 +8,7 @@ pub mod dino_wm;
 pub mod jepa;
 pub mod lewm;
 pub mod losses;
+pub mod mae;
 pub mod parity;
 pub mod planning;
 pub mod pldm;
