@@ -62,9 +62,10 @@ pub struct Masked {
 }
 
 impl Masked {
-    /// Cuts RGB frames `[B, R, R, 3]` and draws what is seen, keyed by `seed`, `step` and the frame's place.
+    /// Cuts RGB frames `[B, R, R, 3]` and draws what is seen, keyed by `seed`, `step` and the frame's place, the first
+    /// being at `first`.
     #[must_use]
-    pub fn new(config: &MaeConfig, frames: &[u8], seed: u64, step: u64) -> Self {
+    pub fn new(config: &MaeConfig, frames: &[u8], first: usize, seed: u64, step: u64) -> Self {
         let (side, patch) = (config.encoder.image, config.encoder.patch);
         let (grid, count) = (side / patch, config.patches());
         let mut patches = Vec::with_capacity(frames.len());
@@ -80,7 +81,7 @@ impl Masked {
                 }
             }
             let mut order: Vec<usize> = (0..count).collect();
-            Stream::new(seed, "mae mask", &[step, i as u64]).shuffle(&mut order);
+            Stream::new(seed, "mae mask", &[step, (first + i) as u64]).shuffle(&mut order);
             order.truncate(config.visible);
             order.sort_unstable();
             visible.extend(order);

@@ -13,6 +13,7 @@ mod named;
 pub mod pretrain;
 pub mod resume;
 pub mod scenes;
+mod shards;
 pub mod trainer;
 
 pub use compact::CompactLearner;

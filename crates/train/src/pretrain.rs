@@ -10,6 +10,7 @@ use worldbench_nn::Params;
 use worldbench_nn::params::to_vec;
 
 use crate::checkpoint::{self, Tensor, Tensors, write_atomic};
+use crate::shards::Shards;
 use crate::{Learner, Metrics, ModelConfig, TrainConfig, TrainError, named};
 
 /// A masked autoencoder in training.
@@ -18,6 +19,7 @@ pub struct MaeLearner {
     seed: u64,
     device: Device,
     params: Params,
+    shards: Shards,
 }
 
 impl MaeLearner {
@@ -28,7 +30,8 @@ impl MaeLearner {
     pub fn new(config: &TrainConfig, mae: &MaeConfig) -> Result<Self, TrainError> {
         config.check()?;
         let device = worldbench_nn::device(&mae.device)?;
-        Ok(Self { config: mae.clone(), seed: config.seed, device, params: mae.init(config.seed) })
+        let shards = Shards::new(config.threads)?;
+        Ok(Self { config: mae.clone(), seed: config.seed, device, params: mae.init(config.seed), shards })
     }
 }
 
@@ -65,17 +68,21 @@ impl Learner for MaeLearner {
     }
 
     fn step(&mut self, batch: &Batch, step: u64, grads: &mut [f32]) -> Result<Metrics, TrainError> {
-        let (model, leaves) = self.params.bind(&self.device, |scope| Mae::build(scope, &self.config))?;
-        let masked = Masked::new(&self.config, &batch.frames, self.seed, step);
-        let loss = model.loss(&masked, &self.device);
-        grads.copy_from_slice(&leaves.gradients(&loss)?);
-        metrics(loss)
+        let frame = 3 * self.config.encoder.image.pow(2);
+        self.shards.run(batch.windows.len(), grads, |share| {
+            let (model, leaves) = self.params.bind(&self.device, |scope| Mae::build(scope, &self.config))?;
+            let frames = &batch.frames[share.start * frame..share.end * frame];
+            let masked = Masked::new(&self.config, frames, share.start, self.seed, step);
+            let loss = model.loss(&masked, &self.device);
+            let gradient = leaves.gradients(&loss)?;
+            Ok((metrics(loss)?, gradient))
+        })
     }
 
     fn validate(&self, batch: &Batch) -> Result<Metrics, TrainError> {
         let device = self.device.clone().inner();
         let (model, _) = self.params.bind(&device, |scope| Mae::build(scope, &self.config))?;
-        metrics(model.loss(&Masked::new(&self.config, &batch.frames, self.seed, 0), &device))
+        metrics(model.loss(&Masked::new(&self.config, &batch.frames, 0, self.seed, 0), &device))
     }
 
     fn tensors(&self) -> Vec<Tensor<'_>> {
