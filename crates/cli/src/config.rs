@@ -22,6 +22,8 @@ pub const TRAIN: Presets = &[
     ("lewm-compact", include_str!("../../../configs/train/lewm-compact.toml")),
     ("pldm-full", include_str!("../../../configs/train/pldm-full.toml")),
     ("lewm-full", include_str!("../../../configs/train/lewm-full.toml")),
+    ("dino-wm-compact", include_str!("../../../configs/train/dino-wm-compact.toml")),
+    ("dino-wm-full", include_str!("../../../configs/train/dino-wm-full.toml")),
 ];
 
 /// Presets of `pretrain`.

@@ -117,6 +117,7 @@ pub fn system(method: Method) -> Option<System> {
     match method {
         Method::Pldm => Some(System::Pldm),
         Method::Lewm => Some(System::LeWm),
+        Method::DinoWm => Some(System::DinoWm),
         Method::Mae => None,
     }
 }

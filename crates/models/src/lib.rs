@@ -10,5 +10,6 @@ pub mod lewm;
 pub mod losses;
 pub mod mae;
 pub mod parity;
+pub mod patch_decoder;
 pub mod planning;
 pub mod pldm;

@@ -8,14 +8,13 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_nn::blocks::Linear;
 use worldbench_nn::norm::LayerNorm;
 use worldbench_nn::params::from_vec;
 use worldbench_nn::vit::{Layer, VitConfig};
 use worldbench_nn::{Init, Params, Scope, ops};
 
 use crate::losses::mse;
-use crate::planning::{IMAGE_MEAN, IMAGE_STD};
+use crate::patch_decoder::{PatchDecoder, cut};
 
 /// Sizes and masking.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,19 +66,11 @@ impl Masked {
     #[must_use]
     pub fn new(config: &MaeConfig, frames: &[u8], first: usize, seed: u64, step: u64) -> Self {
         let (side, patch) = (config.encoder.image, config.encoder.patch);
-        let (grid, count) = (side / patch, config.patches());
+        let count = config.patches();
         let mut patches = Vec::with_capacity(frames.len());
         let mut visible = Vec::new();
         for (i, frame) in frames.chunks_exact(3 * side * side).enumerate() {
-            for p in 0..count {
-                let (top, left) = (p / grid * patch, p % grid * patch);
-                for c in 0..3 {
-                    for y in top..top + patch {
-                        let row = (left..left + patch).map(|x| frame[(y * side + x) * 3 + c]);
-                        patches.extend(row.map(|v| (f32::from(v) / 255.0 - IMAGE_MEAN[c]) / IMAGE_STD[c]));
-                    }
-                }
-            }
+            cut(frame, side, patch, &mut patches);
             let mut order: Vec<usize> = (0..count).collect();
             Stream::new(seed, "mae mask", &[step, (first + i) as u64]).shuffle(&mut order);
             order.truncate(config.visible);
@@ -100,12 +91,8 @@ pub struct Mae {
     patch_bias: Tensor<1>,
     layers: Vec<Layer>,
     norm: LayerNorm,
-    bridge: Linear,
     mask: Tensor<2>,
-    decoder_positions: Tensor<3>,
-    decoder_layers: Vec<Layer>,
-    decoder_norm: LayerNorm,
-    pixels: Linear,
+    decoder: PatchDecoder,
 }
 
 fn indices(values: impl Iterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
@@ -119,9 +106,6 @@ impl Mae {
     pub fn build(scope: &mut Scope, config: &MaeConfig) -> Self {
         let (e, d) = (&config.encoder, &config.decoder);
         let tokens = config.patches() + 1;
-        let layers = |scope: &mut Scope, key: &str, c: &VitConfig| {
-            (0..c.layers).map(|i| Layer::new(scope, &format!("{key}.layer.{i}"), c)).collect()
-        };
         let patch = "embeddings.patch_embeddings.projection";
         Self {
             class: scope.param("embeddings.cls_token", [1, 1, e.hidden], INIT),
@@ -132,14 +116,10 @@ impl Mae {
                 Init::fan_in(config.patch_len()),
             ),
             patch_bias: scope.param(&format!("{patch}.bias"), [e.hidden], Init::Constant(0.0)),
-            layers: layers(scope, "encoder", e),
+            layers: (0..e.layers).map(|i| Layer::new(scope, &format!("encoder.layer.{i}"), e)).collect(),
             norm: LayerNorm::new(scope, "layernorm", e.hidden, EPS),
-            bridge: Linear::new(scope, "decoder.bridge", e.hidden, d.hidden),
             mask: scope.param("decoder.mask_token", [1, d.hidden], INIT),
-            decoder_positions: scope.param("decoder.position_embeddings", [1, tokens - 1, d.hidden], INIT),
-            decoder_layers: layers(scope, "decoder", d),
-            decoder_norm: LayerNorm::new(scope, "decoder.layernorm", d.hidden, EPS),
-            pixels: Linear::new(scope, "decoder.pixels", d.hidden, config.patch_len()),
+            decoder: PatchDecoder::new(scope, "decoder", e.hidden, d),
             config: config.clone(),
         }
     }
@@ -179,7 +159,7 @@ impl Mae {
     fn decode(&self, features: Tensor<3>, frames: &Masked, device: &Device) -> Tensor<3> {
         let [batch, seen, _] = features.dims();
         let (count, hidden) = (self.config.patches(), self.config.decoder.hidden);
-        let known = self.bridge.forward(features).reshape([batch * seen, hidden]);
+        let known = self.decoder.bridge(features).reshape([batch * seen, hidden]);
         // Row `batch * seen` is the mask token.
         let mut source = vec![batch * seen; batch * count];
         for (i, p) in frames.visible.iter().enumerate() {
@@ -187,11 +167,7 @@ impl Mae {
         }
         let rows = Tensor::cat(vec![known, self.mask.clone()], 0);
         let tokens = rows.select(0, indices(source.into_iter(), device)).reshape([batch, count, hidden]);
-        let mut x = tokens + self.decoder_positions.clone();
-        for layer in &self.decoder_layers {
-            x = layer.forward(x, self.config.decoder.heads);
-        }
-        self.pixels.forward(self.decoder_norm.forward(x)) // [B, P, 3 p p]
+        self.decoder.decode(tokens) // [B, P, 3 p p]
     }
 }
 

@@ -7,7 +7,10 @@ use worldbench_env::raster::Filter;
 use worldbench_models::compact::{CompactConfig, CompactNet};
 use worldbench_models::mae::MaeConfig;
 
+use worldbench_nn::schedule::Schedule;
+
 use crate::TrainError;
+use crate::dino_wm::DinoWmTraining;
 use crate::full::FullConfig;
 
 /// The method, which decides what keeps the embedding from collapsing.
@@ -18,6 +21,8 @@ pub enum Method {
     Pldm,
     /// SIGReg.
     Lewm,
+    /// Dynamics of a frozen encoder's patch features (arXiv 2411.04983).
+    DinoWm,
     /// Masked autoencoding: makes a frozen encoder, not a world model.
     Mae,
 }
@@ -29,6 +34,7 @@ impl Method {
         match self {
             Self::Pldm => "pldm",
             Self::Lewm => "lewm",
+            Self::DinoWm => "dino-wm",
             Self::Mae => "mae",
         }
     }
@@ -42,6 +48,8 @@ pub enum ModelConfig {
     Compact(CompactConfig),
     /// The published size.
     Full(FullConfig),
+    /// Predictor on frozen features.
+    DinoWm(DinoWmTraining),
     /// Masked autoencoder.
     Mae(MaeConfig),
 }
@@ -53,8 +61,9 @@ impl<'de> Deserialize<'de> for ModelConfig {
         match architecture.as_ref().map_or(Some("compact"), toml::Value::as_str) {
             Some("compact") => table.try_into().map(Self::Compact).map_err(D::Error::custom),
             Some("full") => table.try_into().map(Self::Full).map_err(D::Error::custom),
+            Some("dino-wm") => table.try_into().map(Self::DinoWm).map_err(D::Error::custom),
             Some("mae") => table.try_into().map(Self::Mae).map_err(D::Error::custom),
-            _ => Err(D::Error::custom("architecture must be \"compact\", \"full\" or \"mae\"")),
+            _ => Err(D::Error::custom("architecture must be \"compact\", \"full\", \"dino-wm\" or \"mae\"")),
         }
     }
 }
@@ -66,6 +75,7 @@ impl ModelConfig {
         match self {
             Self::Compact(c) => FrameSpec { resolution: c.encoder.resolution, filter: Filter::Area },
             Self::Full(c) => FrameSpec { resolution: c.network.encoder.image, filter: Filter::Linear },
+            Self::DinoWm(c) => c.frame(),
             Self::Mae(c) => FrameSpec { resolution: c.encoder.image, filter: Filter::Linear },
         }
     }
@@ -76,6 +86,7 @@ impl ModelConfig {
         match self {
             Self::Compact(c) => c.action_block,
             Self::Full(c) => c.action_block,
+            Self::DinoWm(c) => c.action_block,
             Self::Mae(_) => 1,
         }
     }
@@ -83,7 +94,17 @@ impl ModelConfig {
     /// Whether the model sees the agent's position and velocity beside the frame.
     #[must_use]
     pub fn proprio(&self) -> bool {
-        matches!(self, Self::Compact(c) if c.proprio)
+        match self {
+            Self::Compact(c) => c.proprio,
+            Self::DinoWm(c) => c.network.proprio > 0,
+            Self::Full(_) | Self::Mae(_) => false,
+        }
+    }
+
+    /// Environment steps between the starts of two training windows.
+    #[must_use]
+    pub fn start_stride(&self) -> usize {
+        if let Self::DinoWm(c) = self { c.start_stride } else { 1 }
     }
 
     /// Name of the architecture.
@@ -92,6 +113,7 @@ impl ModelConfig {
         match self {
             Self::Compact(_) => "compact",
             Self::Full(_) => "full",
+            Self::DinoWm(_) => "dino-wm",
             Self::Mae(_) => "mae",
         }
     }
@@ -115,8 +137,11 @@ pub struct TrainConfig {
     pub accumulate: u64,
     /// Frames of a window, `action_block` environment steps apart.
     pub frames: usize,
-    /// Peak learning rate (linear warm-up over 1 % of the steps, then half a cosine to 0).
+    /// Peak learning rate.
     pub learning_rate: f64,
+    /// Its course; by default a linear warm-up over 1 % of the steps, then half a cosine to 0.
+    #[serde(default = "warmup_cosine")]
+    pub schedule: Schedule,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Largest global gradient norm.
@@ -135,6 +160,10 @@ pub struct TrainConfig {
     pub validate_every: u64,
     /// The networks and loss weights.
     pub model: ModelConfig,
+}
+
+fn warmup_cosine() -> Schedule {
+    Schedule::WarmupCosine
 }
 
 fn one() -> u64 {
@@ -188,6 +217,7 @@ impl TrainConfig {
         match &self.model {
             ModelConfig::Compact(model) => check_compact(model),
             ModelConfig::Full(model) => model.check(self.frames),
+            ModelConfig::DinoWm(model) => model.check(self.frames),
             ModelConfig::Mae(model) => crate::pretrain::check(model),
         }
     }
@@ -198,6 +228,7 @@ impl TrainConfig {
         match &self.model {
             ModelConfig::Compact(model) => CompactNet::new(model).table.len(),
             ModelConfig::Full(model) => model.parameters(self.method),
+            ModelConfig::DinoWm(model) => model.init(0).count(),
             ModelConfig::Mae(model) => model.init(0).count(),
         }
     }

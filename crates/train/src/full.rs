@@ -22,7 +22,7 @@ use worldbench_nn::{Leaves, Params, Pass, Scope};
 use worldbench_plan::ActionNormaliser;
 
 use crate::checkpoint::{self, Tensor, Tensors};
-use crate::{Learner, Method, Metrics, TrainConfig, TrainError, named};
+use crate::{Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
 
 /// Keys of the inverse dynamics head begin with this.
 const IDM: &str = "idm.";
@@ -260,10 +260,6 @@ impl Learner for FullLearner {
         };
         toml::Table::try_from(saved).unwrap_or_default()
     }
-}
-
-fn metrics(terms: &Terms) -> Result<Metrics, TrainError> {
-    Ok(terms.metrics()?.into_iter().map(|(name, value)| (name, value as f32)).collect())
 }
 
 /// Loads a full-size checkpoint directory for planning: the model, its method and a key report.
