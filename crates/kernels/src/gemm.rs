@@ -54,6 +54,8 @@ pub enum Activation {
     Silu,
     /// `max(x, 0)`.
     Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
 }
 
 /// How the result `y` meets what C holds.
@@ -316,6 +318,7 @@ fn finish<V: Lanes>(
                 Activation::Gelu => math::gelu(y),
                 Activation::Silu => math::silu(y),
                 Activation::Relu => V::zero().max(y),
+                Activation::Relu6 => V::splat(6.0).min(V::zero().max(y)),
             };
             let y = match epilogue.combine {
                 Combine::Store => y,

@@ -58,6 +58,7 @@ fn epilogues_follow_their_definition() {
     let acts: [(Activation, Scalar); 4] = [
         (Activation::Identity, |x| x),
         (Activation::Relu, |x| x.max(0.0)),
+        (Activation::Relu6, |x| x.clamp(0.0, 6.0)),
         (Activation::Silu, |x| x / (1.0 + (-x).exp())),
         (Activation::Gelu, crate::math::tests::gelu64),
     ];
