@@ -17,6 +17,7 @@
 //! barrier. Sums run in the fixed order of `worldbench_kernels`: neither threads nor chunks change a bit.
 
 mod actions;
+pub mod dino_wm;
 pub(crate) mod encoder;
 mod model;
 mod perf;
