@@ -1,16 +1,16 @@
 //! Scaled dot-product attention over heads that lie side by side in a row.
 
-use crate::buffer::Buffer;
-use crate::gemm::pack::PackedMatrix;
-use crate::gemm::{Epilogue, Layout, gemm_block, load, store};
+use crate::gemm::{Layout, load, store};
 use crate::ops::softmax_row;
 use crate::simd::{LANES, Lanes, kernel};
 use std::cell::RefCell;
 
+mod packed;
+
+pub use packed::KeyValues;
+
 /// Sequences of at most this many keys take the path without packing.
 const SHORT: usize = 16;
-/// Queries whose scores are held at once.
-const QUERIES: usize = 128;
 
 /// Which keys a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,60 +90,21 @@ impl Attention {
         if self.keys <= SHORT {
             return short(*self, q, q_stride, k, v, kv_stride, out, out_stride);
         }
-        for b in 0..self.batch {
-            for h in 0..self.heads {
-                let (qo, kv) = (b * self.queries, b * self.keys * kv_stride + h * self.dim);
-                let q = &q[qo * q_stride + h * self.dim..];
-                let out = &mut out[qo * out_stride + h * self.dim..];
-                self.long_head(q, q_stride, &k[kv..], &v[kv..], kv_stride, out, out_stride);
-            }
-        }
-    }
-
-    /// One head of one sequence through packed products.
-    #[allow(clippy::too_many_arguments)]
-    fn long_head(
-        &self,
-        q: &[f32],
-        q_stride: usize,
-        k: &[f32],
-        v: &[f32],
-        kv_stride: usize,
-        out: &mut [f32],
-        out_stride: usize,
-    ) {
-        let (dim, keys) = (self.dim, self.keys);
-        SCRATCH.with_borrow_mut(|(packed_k, packed_v, scores)| {
-            packed_k.pack(k, kv_stride, Layout::Transposed, dim, keys);
-            packed_v.pack(v, kv_stride, Layout::Normal, keys, dim);
-            for i in (0..self.queries).step_by(QUERIES) {
-                let m = QUERIES.min(self.queries - i);
-                let scores = scores.reserve(m * keys);
-                let q = &q[i * q_stride..];
-                let none = Epilogue::NONE;
-                gemm_block(m, q, q_stride, Layout::Normal, packed_k, 0..dim, scores, keys, false, none);
-                softmax_seen(*self, i, scores);
-                let out = &mut out[i * out_stride..];
-                gemm_block(m, scores, keys, Layout::Normal, packed_v, 0..keys, out, out_stride, false, none);
+        KEY_VALUES.with_borrow_mut(|packed| {
+            for b in 0..self.batch {
+                packed.clear(self.heads, self.dim, self.keys);
+                let at = b * self.keys * kv_stride;
+                packed.append(self.keys, &k[at..], &v[at..], kv_stride);
+                let (q, out) = (&q[b * self.queries * q_stride..], &mut out[b * self.queries * out_stride..]);
+                packed.attend(self.queries, self.mask, self.scale, q, q_stride, out, out_stride);
             }
         });
     }
 }
 
 thread_local! {
-    /// One head's packed keys and values and its scores.
-    static SCRATCH: RefCell<(PackedMatrix, PackedMatrix, Buffer)> = RefCell::default();
-}
-
-kernel! {
-    /// Softmax over the keys that each query sees, 0 beyond; the first row belongs to query `first`.
-    fn softmax_seen<V>(shape: Attention, first: usize, scores: &mut [f32]) {
-        for (i, row) in scores.chunks_exact_mut(shape.keys).enumerate() {
-            let (seen, hidden) = row.split_at_mut(shape.seen(first + i));
-            softmax_row::<V>(seen, shape.scale);
-            hidden.fill(0.0);
-        }
-    }
+    /// The packed keys and values of one sequence.
+    static KEY_VALUES: RefCell<KeyValues> = RefCell::default();
 }
 
 kernel! {
@@ -242,6 +203,38 @@ mod tests {
             });
             for (g, e) in got.iter().zip(reference(&s, &qkv)) {
                 assert!((f64::from(*g) - e).abs() < 3e-6, "{t}: {g} against {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn frames_appended_one_by_one_have_the_bits_of_the_whole() {
+        for (frame, dim) in [(49, 32), (16, 24), (5, 64)] {
+            let (heads, frames) = (2, 3);
+            let (width, rows) = (heads * dim, frames * frame);
+            let qkv = values(4, rows * 3 * width);
+            let (k, v, stride) = (&qkv[width..], &qkv[2 * width..], 3 * width);
+            let mask = Mask::Causal(frame);
+            let all = same_bits(|| {
+                let mut packed = KeyValues::default();
+                packed.clear(heads, dim, rows);
+                packed.append(rows, k, v, stride);
+                let mut all = vec![0.0; rows * width];
+                packed.attend(rows, mask, 0.2, &qkv, stride, &mut all, width);
+                all
+            });
+            let (mut first, mut packed) = (KeyValues::default(), KeyValues::default());
+            first.clear(heads, dim, rows);
+            first.append(frame, k, v, stride);
+            packed.copy_from(&first);
+            for f in 0..frames {
+                let at = f * frame * stride;
+                if f > 0 {
+                    packed.append(frame, &k[at..], &v[at..], stride);
+                }
+                let mut out = vec![0.0; frame * width];
+                packed.attend(frame, Mask::Full, 0.2, &qkv[at..], stride, &mut out, width);
+                assert_eq!(out, all[f * frame * width..][..frame * width]);
             }
         }
     }

@@ -3,6 +3,8 @@
 //! Every output element is one chain of fused multiply-adds over K in ascending order that starts from 0.
 //! Tile shape, blocking, thread count and instruction set therefore never change a bit. Between blocks of K
 //! the accumulators wait in a buffer of the first-level cache; the epilogue runs there, and C is written once.
+//!
+//! Products of a [`PackedMatrix`] in [`Precision::Bf16`] round both operands first; see there.
 
 use crate::buffer::Buffer;
 use crate::math;
@@ -10,9 +12,11 @@ use crate::simd::{LANES, Lanes, kernel};
 use std::cell::RefCell;
 use std::ops::Range;
 
+pub(crate) mod bf16;
 pub(crate) mod pack;
 pub(crate) mod tile;
 
+pub use bf16::{Precision, bf16_unit};
 pub use pack::PackedMatrix;
 use pack::{KC, PANEL, TILE_VALUES, pack_tile};
 use tile::{MAX_ROWS, Next, PACE};
@@ -54,6 +58,8 @@ pub enum Activation {
     Silu,
     /// `max(x, 0)`.
     Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
 }
 
 /// How the result `y` meets what C holds.
@@ -144,6 +150,12 @@ pub fn gemm(
     ldc: usize,
     epilogue: Epilogue,
 ) {
+    if b.precision() == Precision::Bf16 && m * b.n() * b.k() > 0 {
+        Layout::Normal.check("a", a.len(), m, b.k(), lda);
+        Layout::Normal.check("c", c.len(), m, b.n(), ldc);
+        epilogue.check(m, b.n());
+        return bf16::gemm(m, a, lda, b, c, ldc, epilogue);
+    }
     gemm_block(m, a, lda, Layout::Normal, b, 0..b.k(), c, ldc, false, epilogue);
 }
 
@@ -291,7 +303,7 @@ fn start(rows: Range<usize>, columns: Range<usize>, c: &[f32], ldc: usize, resum
 
 /// The epilogue of one tile.
 #[inline(always)]
-fn finish<V: Lanes>(
+pub(crate) fn finish<V: Lanes>(
     rows: Range<usize>,
     columns: Range<usize>,
     acc: &[f32],
@@ -316,6 +328,7 @@ fn finish<V: Lanes>(
                 Activation::Gelu => math::gelu(y),
                 Activation::Silu => math::silu(y),
                 Activation::Relu => V::zero().max(y),
+                Activation::Relu6 => V::splat(6.0).min(V::zero().max(y)),
             };
             let y = match epilogue.combine {
                 Combine::Store => y,

@@ -9,6 +9,7 @@
 pub mod attention;
 mod buffer;
 pub mod conv;
+pub mod depthwise;
 pub mod gemm;
 pub mod grad;
 mod math;

@@ -1,5 +1,6 @@
 //! Packed operands: B in panels of 32 columns, A in tiles of one register tile's rows.
 
+use super::bf16::{self, Precision};
 use super::Layout;
 use super::tile::{K_STRIDE, MAX_ROWS};
 use crate::buffer::Buffer;
@@ -23,6 +24,7 @@ pub struct PackedMatrix {
     data: Buffer,
     k: usize,
     n: usize,
+    precision: Precision,
 }
 
 impl PackedMatrix {
@@ -46,6 +48,51 @@ impl PackedMatrix {
         packed
     }
 
+    /// Rounds the values for products in `precision`; from bf16 there is no way back.
+    #[must_use]
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        if (self.precision, precision) != (Precision::F32, Precision::Bf16) || self.k * self.n == 0 {
+            return self;
+        }
+        let (panels, rows) = (self.n.div_ceil(PANEL), self.pair_rows());
+        let values = &self.data[..panels * self.k * PANEL];
+        let data = if bf16::unit() == bf16::Unit::Rounded {
+            let mut data = Buffer::zeros(values.len());
+            data.iter_mut().zip(values).for_each(|(d, &v)| *d = bf16::round(v));
+            data
+        } else {
+            let mut data = Buffer::zeros(panels * rows * PANEL);
+            let panels = values.chunks_exact(self.k * PANEL).zip(data.chunks_exact_mut(rows * PANEL));
+            panels.for_each(|(panel, out)| bf16::pair_panel(panel, out));
+            data
+        };
+        (self.data, self.precision) = (data, precision);
+        self
+    }
+
+    /// The precision of products.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Bytes of the packed values.
+    pub fn bytes(&self) -> usize {
+        self.data.len() * size_of::<f32>()
+    }
+
+    /// Rows of pairs of a panel in bf16.
+    fn pair_rows(&self) -> usize {
+        self.k.next_multiple_of(bf16::DEPTH) / 2
+    }
+
+    /// Panel `i` in bf16, rows of pairs.
+    #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn pairs(&self, i: usize) -> &[f32] {
+        let size = self.pair_rows() * PANEL;
+        &self.data[i * size..(i + 1) * size]
+    }
+
     /// Rows: the length of each sum.
     pub fn k(&self) -> usize {
         self.k
@@ -63,7 +110,7 @@ impl PackedMatrix {
     /// If `b` is shorter than its shape.
     pub fn pack(&mut self, b: &[f32], ld: usize, layout: Layout, k: usize, n: usize) {
         layout.check("b", b.len(), k, n, ld);
-        (self.k, self.n) = (k, n);
+        (self.k, self.n, self.precision) = (k, n, Precision::F32);
         if k == 0 || n == 0 {
             return;
         }
@@ -76,7 +123,7 @@ impl PackedMatrix {
     /// As [`Self::pack`], panels split among rayon's threads.
     pub(crate) fn pack_parallel(&mut self, b: &[f32], ld: usize, layout: Layout, k: usize, n: usize) {
         layout.check("b", b.len(), k, n, ld);
-        (self.k, self.n) = (k, n);
+        (self.k, self.n, self.precision) = (k, n, Precision::F32);
         let panels = n.div_ceil(PANEL);
         let data = self.data.reserve(panels * k * PANEL);
         par_rows_mut(data, panels, k * PANEL, |range, data| {

@@ -55,9 +55,10 @@ fn epilogues_follow_their_definition() {
     let packed = PackedMatrix::from_in_out(&w, k, n);
     let sums = reference(m, k, n, &a, &w);
     type Scalar = fn(f64) -> f64;
-    let acts: [(Activation, Scalar); 4] = [
+    let acts: [(Activation, Scalar); 5] = [
         (Activation::Identity, |x| x),
         (Activation::Relu, |x| x.max(0.0)),
+        (Activation::Relu6, |x| x.clamp(0.0, 6.0)),
         (Activation::Silu, |x| x / (1.0 + (-x).exp())),
         (Activation::Gelu, crate::math::tests::gelu64),
     ];

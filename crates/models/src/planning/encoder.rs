@@ -18,10 +18,10 @@ pub const IMAGE_STD: [f32; 3] = [0.229, 0.224, 0.225];
 const EPS: f32 = 1e-12;
 
 /// Channel, row, column.
-pub(super) type Pixel = (usize, usize, usize);
+pub(crate) type Pixel = (usize, usize, usize);
 
-/// The values of one frame of a given side.
-pub(super) struct Frame<'a, P> {
+/// The values of one frame, `side` of them in a row.
+pub(crate) struct Frame<'a, P> {
     pub values: &'a [P],
     pub side: usize,
 }
@@ -34,33 +34,31 @@ impl<P> Deref for Frame<'_, P> {
     }
 }
 
-/// Normalised value of a frame `[R, R, 3]`.
-pub(super) fn frame_value(frame: &Frame<'_, u8>, (c, y, x): Pixel) -> f32 {
+/// Normalised value of a frame `[rows, side, 3]`.
+pub(crate) fn frame_value(frame: &Frame<'_, u8>, (c, y, x): Pixel) -> f32 {
     (f32::from(frame[(y * frame.side + x) * 3 + c]) / 255.0 - IMAGE_MEAN[c]) / IMAGE_STD[c]
 }
 
+/// A pre-norm transformer layer; the order of its parts is that of the forward pass.
 #[derive(Clone, Debug)]
-struct Layer {
-    before: Norm,
-    qkv: Dense,
-    output: Dense,
-    after: Norm,
-    expand: Dense,
-    contract: Dense,
+pub(crate) struct Layer {
+    pub heads: usize,
+    pub before: Norm,
+    pub qkv: Dense,
+    pub output: Dense,
+    pub after: Norm,
+    pub expand: Dense,
+    pub contract: Dense,
 }
 
 impl Layer {
     fn new(reader: Reader, key: &str, c: &VitConfig) -> Result<Self, Error> {
         let width = c.hidden;
-        let (mut weight, mut bias) = (Vec::new(), Vec::new());
-        for part in ["query", "key", "value"] {
-            let part = format!("{key}.attention.attention.{part}");
-            weight.extend_from_slice(reader.get(&format!("{part}.weight"), width * width)?);
-            bias.extend_from_slice(reader.get(&format!("{part}.bias"), width)?);
-        }
+        let attention = format!("{key}.attention.attention");
         Ok(Self {
+            heads: c.heads,
             before: Norm::new(reader, &format!("{key}.layernorm_before"), width, EPS)?,
-            qkv: Dense::from_parts(&weight, Some(bias), width, 3 * width),
+            qkv: Dense::joint(reader, &attention, ["query", "key", "value"], width)?,
             output: Dense::new(reader, &format!("{key}.attention.output.dense"), width, width)?,
             after: Norm::new(reader, &format!("{key}.layernorm_after"), width, EPS)?,
             expand: Dense::new(reader, &format!("{key}.intermediate.dense"), width, c.mlp)?,
@@ -68,23 +66,23 @@ impl Layer {
         })
     }
 
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         let dense = [&self.qkv, &self.output, &self.expand, &self.contract];
         dense.iter().map(|d| d.len()).sum::<usize>() + self.before.len() + self.after.len()
     }
 
-    /// Advances the first `going` of all tokens in `x` `[tokens, D]`; the others serve as keys and values.
-    fn forward(&self, c: &VitConfig, going: usize, s: &mut EncoderScratch) {
-        let (width, tokens) = (c.hidden, s.x.len() / c.hidden);
-        let (wide, tall) = (3 * width + PAD, c.mlp + PAD);
+    /// Advances the first `going` of the `tokens` in `x` `[tokens, D]`; the others serve as keys and values.
+    pub fn forward(&self, going: usize, tokens: usize, s: &mut EncoderScratch) {
+        let (width, heads) = (self.qkv.inputs(), self.heads);
+        let (wide, tall) = (3 * width + PAD, self.expand.outputs() + PAD);
         let norm = s.norm.reserve(tokens * width);
         let qkv = s.qkv.reserve(tokens * wide);
         let mixed = s.mixed.reserve(tokens * width);
         let hidden = s.hidden.reserve(tokens * tall);
-        self.before.apply(&s.x, norm);
+        self.before.apply(&s.x[..tokens * width], norm);
         self.qkv.run(tokens, (norm, width), (qkv, wide), self.qkv.epilogue(Activation::Identity));
-        let dim = width / c.heads;
-        let (heads, scale) = (c.heads, 1.0 / (dim as f32).sqrt());
+        let dim = width / heads;
+        let scale = 1.0 / (dim as f32).sqrt();
         let attention =
             Attention { batch: 1, queries: going, keys: tokens, heads, dim, scale, mask: Mask::Full };
         attention.forward(qkv, wide, &qkv[width..], &qkv[2 * width..], wide, mixed, width);
@@ -98,11 +96,12 @@ impl Layer {
     }
 }
 
-/// Buffers of [`Encoder`].
+/// Buffers of [`Layer`] and [`embed`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct EncoderScratch {
+pub(crate) struct EncoderScratch {
     patches: Buffer,
-    x: Buffer,
+    /// The tokens `[tokens, D]`.
+    pub x: Buffer,
     norm: Buffer,
     qkv: Buffer,
     mixed: Buffer,
@@ -156,31 +155,39 @@ impl Encoder {
     /// The class token `[D]` of the image whose normalised values `value` gives.
     pub fn class_token(&self, s: &mut EncoderScratch, value: impl Fn(Pixel) -> f32, out: &mut [f32]) {
         let (c, width) = (&self.config, self.config.hidden);
-        let patches = self.unfold(value, &mut s.patches);
-        s.x.reserve(self.positions.len()).copy_from_slice(&self.positions);
-        let (count, depth) = (self.positions.len() / width - 1, self.patches.inputs());
-        let add = self.patches.epilogue(Activation::Identity).add();
-        self.patches.run(count, (patches, depth), (&mut s.x[width..], width), add);
+        let tokens = self.positions.len() / width;
+        embed(&self.patches, &self.positions, (c.patch, c.image / c.patch), value, s);
         for (i, layer) in self.layers.iter().enumerate() {
             // After the last layer only the class token is read.
-            let going = if i + 1 == self.layers.len() { 1 } else { count + 1 };
-            layer.forward(c, going, s);
+            let going = if i + 1 == self.layers.len() { 1 } else { tokens };
+            layer.forward(going, tokens, s);
         }
         self.norm.apply(&s.x[..width], out);
     }
+}
 
-    /// Patches as rows `[P, 3 * patch * patch]`, channel by channel.
-    fn unfold<'a>(&self, value: impl Fn(Pixel) -> f32, out: &'a mut Buffer) -> &'a [f32] {
-        let (patch, side) = (self.config.patch, self.config.image / self.config.patch);
-        let out = out.reserve(side * side * 3 * patch * patch);
-        for (i, rows) in out.chunks_exact_mut(3 * patch * patch).enumerate() {
-            let (top, left) = (i / side * patch, i % side * patch);
-            for (j, row) in rows.chunks_exact_mut(patch).enumerate() {
-                for (x, out) in row.iter_mut().enumerate() {
-                    *out = value((j / patch, top + j % patch, left + x));
-                }
+/// Fills `x` `[1 + P, D]` with the tokens of an image: `positions` `[1 + P, D]`, whose first row holds the class
+/// token, plus the projected patches of side `patch`, `columns` of them in a row.
+pub(crate) fn embed(
+    patches: &Dense,
+    positions: &[f32],
+    (patch, columns): (usize, usize),
+    value: impl Fn(Pixel) -> f32,
+    s: &mut EncoderScratch,
+) {
+    let (depth, width) = (patches.inputs(), patches.outputs());
+    let count = positions.len() / width - 1;
+    let unfolded = s.patches.reserve(count * depth); // [P, 3 * patch * patch]
+    for (i, rows) in unfolded.chunks_exact_mut(depth).enumerate() {
+        let (top, left) = (i / columns * patch, i % columns * patch);
+        for (j, row) in rows.chunks_exact_mut(patch).enumerate() {
+            for (x, out) in row.iter_mut().enumerate() {
+                *out = value((j / patch, top + j % patch, left + x));
             }
         }
-        out
     }
+    let x = s.x.reserve(positions.len());
+    x.copy_from_slice(positions);
+    let add = patches.epilogue(Activation::Identity).add();
+    patches.run(count, (unfolded, depth), (&mut x[width..], width), add);
 }

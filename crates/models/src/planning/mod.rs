@@ -17,12 +17,13 @@
 //! barrier. Sums run in the fixed order of `worldbench_kernels`: neither threads nor chunks change a bit.
 
 mod actions;
-mod encoder;
+pub mod dino_wm;
+pub(crate) mod encoder;
 mod model;
 mod perf;
 mod predictor;
 mod rollout;
-mod weights;
+pub(crate) mod weights;
 
 use std::sync::{Mutex, PoisonError};
 

@@ -168,7 +168,7 @@ impl JepaPlanner {
 }
 
 /// `0..len` in nearly equal parts of at most `most`.
-fn parts(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn parts(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let count = len.div_ceil(most);
     (0..count).map(move |i| len * i / count..len * (i + 1) / count)
 }

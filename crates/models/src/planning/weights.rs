@@ -8,17 +8,29 @@ use super::Error;
 
 /// Padding between rows of wide activations, in values: a stride that is a power of two would put the rows of a
 /// register tile into one cache set.
-pub(super) const PAD: usize = 16;
+pub(crate) const PAD: usize = 16;
+
+/// Row-major tensors by checkpoint key.
+pub(crate) trait Tensors {
+    /// The values of `key`.
+    fn tensor(&self, key: &str) -> Option<&[f32]>;
+}
+
+impl Tensors for Params {
+    fn tensor(&self, key: &str) -> Option<&[f32]> {
+        self.get(key)
+    }
+}
 
 /// Reads tensors of known size by key.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a>(pub &'a Params);
+pub(crate) struct Reader<'a>(pub &'a dyn Tensors);
 
 impl<'a> Reader<'a> {
     /// The values of `key`, of which there must be `len`.
     pub fn get(self, key: &str, len: usize) -> Result<&'a [f32], Error> {
         let fail = |problem| Error::Parameter { key: key.to_owned(), problem };
-        let values = self.0.get(key).ok_or_else(|| fail("is missing".to_owned()))?;
+        let values = self.0.tensor(key).ok_or_else(|| fail("is missing".to_owned()))?;
         if values.len() == len {
             return Ok(values);
         }
@@ -28,7 +40,7 @@ impl<'a> Reader<'a> {
 
 /// A linear layer.
 #[derive(Clone, Debug)]
-pub(super) struct Dense {
+pub(crate) struct Dense {
     weight: PackedMatrix,
     bias: Option<Vec<f32>>,
 }
@@ -39,6 +51,33 @@ impl Dense {
         let weight = reader.get(&format!("{key}.weight"), inputs * outputs)?;
         let bias = reader.get(&format!("{key}.bias"), outputs)?;
         Ok(Self::from_parts(weight, Some(bias.to_vec()), inputs, outputs))
+    }
+
+    /// The layers `parts` below `key`, which share their input, side by side; each has `width` inputs and outputs.
+    pub fn joint(reader: Reader, key: &str, parts: [&str; 3], width: usize) -> Result<Self, Error> {
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+        for part in parts.map(|part| format!("{key}.{part}")) {
+            weight.extend_from_slice(reader.get(&format!("{part}.weight"), width * width)?);
+            bias.extend_from_slice(reader.get(&format!("{part}.bias"), width)?);
+        }
+        Ok(Self::from_parts(&weight, Some(bias), width, 3 * width))
+    }
+
+    /// [`Self::new`] with each output times a factor `scale` `[outputs]`, folded into weight and bias.
+    pub fn scaled(
+        reader: Reader,
+        key: &str,
+        inputs: usize,
+        outputs: usize,
+        scale: &[f32],
+    ) -> Result<Self, Error> {
+        let mut weight = reader.get(&format!("{key}.weight"), inputs * outputs)?.to_vec();
+        let mut bias = reader.get(&format!("{key}.bias"), outputs)?.to_vec();
+        for ((row, bias), &scale) in weight.chunks_exact_mut(inputs).zip(&mut bias).zip(scale) {
+            row.iter_mut().for_each(|w| *w *= scale);
+            *bias *= scale;
+        }
+        Ok(Self::from_parts(&weight, Some(bias), inputs, outputs))
     }
 
     /// From a weight `[outputs, inputs]`.
@@ -83,7 +122,7 @@ impl Dense {
 
 /// Affine layer normalisation.
 #[derive(Clone, Debug)]
-pub(super) struct Norm {
+pub(crate) struct Norm {
     weight: Vec<f32>,
     bias: Vec<f32>,
     eps: f32,
@@ -108,7 +147,7 @@ impl Norm {
 
 /// Linear, batch normalisation with running statistics (folded in), GELU, linear.
 #[derive(Clone, Debug)]
-pub(super) struct Projector {
+pub(crate) struct Projector {
     input: Dense,
     output: Dense,
 }
