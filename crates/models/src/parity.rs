@@ -1,8 +1,10 @@
-//! Comparison of PLDM and LeWM with the numbers of the PyTorch reference.
+//! Comparison of PLDM and LeWM with the numbers of the PyTorch reference; [`encoders`] compares the encoders.
 //!
 //! [`check`] runs every check on a directory with `pldm.safetensors`, `pldm.tol.json` and `lr_schedules.json`:
 //! outputs, planning rollouts and their gradients, every loss term and gradient, batch-norm buffers, optimiser
 //! steps and schedules. Where the file holds a float64 twin (`out64.*`) that is the truth.
+
+pub mod encoders;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -56,8 +58,19 @@ pub enum Error {
         problem: String,
     },
     /// The fixture lacks a tensor.
-    #[error("pldm.safetensors has no tensor `{0}`; copy it again from the fixtures")]
-    Missing(String),
+    #[error("{file}.safetensors has no tensor `{key}`; copy it again from the fixtures")]
+    Missing {
+        /// Name of the fixture.
+        file: String,
+        /// The tensor.
+        key: String,
+    },
+    /// An encoder could not be built.
+    #[error(transparent)]
+    Encoder(#[from] crate::encoders::Error),
+    /// The weight file of an encoder is damaged or does not fit.
+    #[error(transparent)]
+    StateDict(#[from] crate::state_dict::Error),
 }
 
 #[derive(Deserialize)]
@@ -85,12 +98,7 @@ fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
 /// # Errors
 /// A fixture file is missing or unreadable. A wrong number is no error but an [`Item`] that is not ok.
 pub fn check_on(directory: &Path, device: &Device) -> Result<Vec<Item>, Error> {
-    let mut check = Check {
-        arrays: weights::read(&directory.join("pldm.safetensors"))?,
-        tolerances: json(&directory.join("pldm.tol.json"))?,
-        device: device.clone(),
-        items: Vec::new(),
-    };
+    let mut check = Check { fixture: Fixture::read(directory, "pldm")?, device: device.clone() };
     let params = check.params()?;
     check.evaluation(&params)?;
     check.planning(&params, 1)?;
@@ -102,8 +110,9 @@ pub fn check_on(directory: &Path, device: &Device) -> Result<Vec<Item>, Error> {
     check.adamw_step(&params)?;
     check.optimiser("opt")?;
     check.optimiser("opt_tiny")?;
-    schedules(&directory.join("lr_schedules.json"), &mut check.items)?;
-    Ok(check.items)
+    let mut items = check.fixture.items;
+    schedules(&directory.join("lr_schedules.json"), &mut items)?;
+    Ok(items)
 }
 
 /// [`check_on`] on the CPU.
@@ -133,23 +142,24 @@ fn max_error(found: &[f32], expected: &[f64]) -> f64 {
     differences.fold(0.0, |max, d| if d.is_nan() { f64::INFINITY } else { max.max(d) })
 }
 
-struct Check {
+/// Tensors `{name}.safetensors` with their tolerances `{name}.tol.json`, and the comparisons made so far.
+struct Fixture {
+    name: String,
     arrays: Arrays,
     tolerances: BTreeMap<String, Tolerance>,
-    device: Device,
     items: Vec<Item>,
 }
 
-impl Check {
-    fn array(&self, key: &str) -> Result<&Array, Error> {
-        self.arrays.get(key).ok_or_else(|| Error::Missing(key.to_owned()))
+impl Fixture {
+    fn read(directory: &Path, name: &str) -> Result<Self, Error> {
+        let arrays = weights::read(&directory.join(format!("{name}.safetensors")))?;
+        let tolerances = json(&directory.join(format!("{name}.tol.json")))?;
+        Ok(Self { name: name.to_owned(), arrays, tolerances, items: Vec::new() })
     }
 
-    fn tensor<const D: usize>(&self, key: &str) -> Result<Tensor<D>, Error> {
-        let array = self.array(key)?;
-        let shape = <[usize; D]>::try_from(array.shape.as_slice())
-            .map_err(|_| Error::Missing(format!("{key} of rank {D}")))?;
-        Ok(from_vec(array.f32(), shape, &self.device))
+    fn array(&self, key: &str) -> Result<&Array, Error> {
+        let missing = || Error::Missing { file: self.name.clone(), key: key.to_owned() };
+        self.arrays.get(key).ok_or_else(missing)
     }
 
     fn compare(&mut self, name: &str, found: &[f32]) -> Result<(), Error> {
@@ -160,6 +170,31 @@ impl Check {
         let tolerance = self.tolerances.get(name).map_or(0.0, |t| t.tolerance);
         self.items.push(Item { name: name.to_owned(), max_error, tolerance });
         Ok(())
+    }
+}
+
+/// PLDM and LeWM on a device.
+struct Check {
+    fixture: Fixture,
+    device: Device,
+}
+
+impl Check {
+    fn array(&self, key: &str) -> Result<&Array, Error> {
+        self.fixture.array(key)
+    }
+
+    fn compare(&mut self, name: &str, found: &[f32]) -> Result<(), Error> {
+        self.fixture.compare(name, found)
+    }
+
+    fn tensor<const D: usize>(&self, key: &str) -> Result<Tensor<D>, Error> {
+        let array = self.array(key)?;
+        let shape = <[usize; D]>::try_from(array.shape.as_slice()).map_err(|_| Error::Missing {
+            file: self.fixture.name.clone(),
+            key: format!("{key} of rank {D}"),
+        })?;
+        Ok(from_vec(array.f32(), shape, &self.device))
     }
 
     fn compare_tensor<const D: usize>(&mut self, name: &str, found: Tensor<D>) -> Result<(), Error> {
@@ -172,7 +207,7 @@ impl Check {
     fn compare_gradients(&mut self, prefix: &str, params: &Params, flat: &[f32]) -> Result<(), Error> {
         for entry in params.entries() {
             let name = format!("{prefix}{}", entry.key);
-            if self.arrays.contains_key(&name) {
+            if self.fixture.arrays.contains_key(&name) {
                 self.compare(&name, &flat[entry.range.clone()])?;
             }
         }
@@ -189,7 +224,8 @@ impl Check {
     fn params(&self) -> Result<Params, Error> {
         let mut params = small().init(0);
         let prefixes = ["in.", "out.", "out64.", "grad", "delta_", "aux."];
-        let plain = self.arrays.iter().filter(|(key, _)| !prefixes.iter().any(|p| key.starts_with(p)));
+        let plain =
+            self.fixture.arrays.iter().filter(|(key, _)| !prefixes.iter().any(|p| key.starts_with(p)));
         let plain: Arrays = plain.map(|(key, array)| (key.clone(), array.clone())).collect();
         weights::load_arrays(Path::new("pldm.safetensors"), &plain, &mut params, |_| true)?;
         Ok(params)
@@ -265,7 +301,7 @@ impl Check {
         pass.commit(&mut updated)?;
         let prefix = "out.train.buffer_after_forward.";
         let names: Vec<String> =
-            self.arrays.keys().filter_map(|k| k.strip_prefix(prefix)).map(str::to_owned).collect();
+            self.fixture.arrays.keys().filter_map(|k| k.strip_prefix(prefix)).map(str::to_owned).collect();
         for key in names {
             self.compare(&format!("{prefix}{key}"), updated.get(&key).unwrap_or_default())?;
         }
@@ -349,7 +385,7 @@ impl Check {
     fn adamw_step(&mut self, params: &Params) -> Result<(), Error> {
         let mut gradients = vec![0.0; params.count()];
         for entry in params.entries() {
-            if let Some(array) = self.arrays.get(&format!("grad.{}", entry.key)) {
+            if let Some(array) = self.fixture.arrays.get(&format!("grad.{}", entry.key)) {
                 gradients[entry.range.clone()].copy_from_slice(&array.f32());
             }
         }

@@ -11,10 +11,7 @@ use super::{Item, environment::read_json};
 use crate::output::describe;
 
 /// Subjects of the fixtures that this build lacks.
-const NOT_BUILT: [&str; 7] = [
-    "image preprocessing",
-    "DINOv2 tiny",
-    "DINOv2 small",
+const NOT_BUILT: [&str; 4] = [
     "DINO-WM predictor",
     "goal-conditioned actors and values",
     "planners: gradient descent",
@@ -34,6 +31,16 @@ pub fn check(root: &Path, device: &str) -> Result<Vec<Item>> {
             .collect(),
         Err(error) => vec![Item::missed("pldm", error)],
     };
+    for (subject, check) in worldbench_models::parity::encoders::SUBJECTS {
+        match check(&models) {
+            Ok(found) => items.extend(
+                found
+                    .iter()
+                    .map(|i| Item::compared(format!("{subject} {}", i.name), i.max_error, i.tolerance)),
+            ),
+            Err(error) => items.push(Item::missed(subject, error)),
+        }
+    }
     match worldbench_plan::parity::check(root) {
         Ok(found) => items.extend(
             found.iter().map(|i| Item::compared(format!("planners {}", i.name), i.max_error, i.tolerance)),
