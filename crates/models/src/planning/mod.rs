@@ -38,6 +38,7 @@ pub use model::{BlockTransform, JepaModel};
 pub use perf::{PlanPerf, perf};
 use predictor::Predictor;
 use rollout::Workspace;
+pub use dino_wm::{DinoWmModel, DinoWmPlanner, Picture, ProprioStatistics};
 pub use rollout::{Start, executed_flop, naive_flop};
 use weights::{Projector, Reader};
 
