@@ -55,7 +55,10 @@ fn look_at(store: &Path) {
 fn to_hdf5_and_back(store: &Path) {
     let (file, back) = (store.with_extension("h5"), store.with_extension("back.wbs"));
     let export = |more: &[&str]| {
-        json(&[&["data", "export", text(store), "--out", text(&file), "--size", "32", "--json"], more].concat())
+        json(
+            &[&["data", "export", text(store), "--out", text(&file), "--size", "32", "--json"], more]
+                .concat(),
+        )
     };
     let written = export(&[]);
     let read = json(&["data", "import", text(&file), "--out", text(&back), "--check-pixels", "--json"]);
