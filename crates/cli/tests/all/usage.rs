@@ -1,6 +1,6 @@
 use super::*;
 
-const VERBS: [&[&str]; 26] = [
+const VERBS: [&[&str]; 27] = [
     &["bench"],
     &["train"],
     &["diagnose"],
@@ -9,6 +9,7 @@ const VERBS: [&[&str]; 26] = [
     &["data", "inspect"],
     &["data", "preview"],
     &["data", "import"],
+    &["data", "export"],
     &["data", "repair"],
     &["data", "stats"],
     &["eval"],
@@ -64,6 +65,9 @@ fn bad_input_is_refused_with_a_remedy() {
         (&["data", "inspect", "no/such/file.wbs"], "no/such/file.wbs"),
         (&["data", "inspect", "Cargo.toml"], "Cargo.toml"),
         (&["data", "import", "no/such/dir", "--out", "target/x.wbs"], "no/such/dir"),
+        (&["data", "import", "Cargo.toml", "--check-pixels", "--out", "target/x.wbs"], "no HDF5 file"),
+        (&["data", "export", "no/such/file.wbs", "--out", "target/x.h5"], "no/such/file.wbs"),
+        (&["data", "export", "x.wbs", "--out", "x.h5", "--episodes", "5-2"], "smaller number first"),
         (&["collect", "--out", "x.wbs", "--set", "sources"], "key=value"),
         (&["collect", "--out", "x.wbs", "--set", "play_share=2.0"], "play_share"),
         (&["perf", "env", "--size", "5", "--steps", "1", "--frames", "1"], "16 to 512"),
