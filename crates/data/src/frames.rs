@@ -1,6 +1,6 @@
 use worldbench_env::{
     Factors,
-    raster::{RasterError, Renderer},
+    raster::{RasterError, Render, Renderer},
 };
 
 use crate::{

@@ -289,7 +289,10 @@ fn join(agent: Vec2, block: Vec2, angle: f64, v: Vec2) -> State {
 
 fn parse_state(values: &[f64]) -> Result<State, EnvError> {
     if !matches!(values.len(), 5 | 7) {
-        return Err(EnvError::StateLength { wanted: "a Push-T state has 7 values (agent x, y, block x, y, angle, agent velocity x, y) or the first 5", len: values.len() });
+        return Err(EnvError::StateLength {
+            wanted: "a Push-T state has 7 values (agent x, y, block x, y, angle, agent velocity x, y) or the first 5",
+            len: values.len(),
+        });
     }
     if values.iter().any(|v| !v.is_finite()) {
         return Err(EnvError::NotFinite { what: "the state" });

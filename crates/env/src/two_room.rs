@@ -61,10 +61,7 @@ impl Bounds {
         let wall = factors.contact();
         let mut doors = [[f64::INFINITY, f64::NEG_INFINITY]; MAX_DOORS];
         for (door, (centre, extent)) in doors.iter_mut().zip(factors.doors()) {
-            *door = [
-                f64::from(centre - extent) - DOOR_MARGIN,
-                f64::from(centre + extent) + DOOR_MARGIN,
-            ];
+            *door = [f64::from(centre - extent) - DOOR_MARGIN, f64::from(centre + extent) + DOOR_MARGIN];
         }
         Self {
             border: [INSET + factors.agent_radius, SIZE as f64 - INSET - factors.agent_radius],

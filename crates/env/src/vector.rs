@@ -84,7 +84,12 @@ impl<E: Environment> VecEnv<E> {
     ///
     /// # Errors
     /// When the resolution is not supported or `pixels` has another length.
-    pub fn render(&mut self, resolution: usize, filter: Filter, pixels: &mut [u8]) -> Result<(), RasterError> {
+    pub fn render(
+        &mut self,
+        resolution: usize,
+        filter: Filter,
+        pixels: &mut [u8],
+    ) -> Result<(), RasterError> {
         let frame = resolution.saturating_mul(resolution).saturating_mul(3);
         let count = self.envs.len();
         if pixels.len() != frame.saturating_mul(count) {
@@ -178,9 +183,6 @@ mod tests {
         let mut envs = VecEnv::new(TwoRoom::build(&Default::default()), 2, 1).unwrap();
         let message = envs.render(16, Filter::Linear, &mut [0; 7]).unwrap_err().to_string();
         assert!(message.contains('7') && message.contains("1536"), "{message}");
-        assert!(matches!(
-            envs.render(2, Filter::Linear, &mut [0; 24]),
-            Err(RasterError::Resolution(2))
-        ));
+        assert!(matches!(envs.render(2, Filter::Linear, &mut [0; 24]), Err(RasterError::Resolution(2))));
     }
 }

@@ -46,9 +46,10 @@ impl Recording {
             Keys { setup: None, config: Some(_) } => TwoRoomEpisode::parse(path, text).map(Self::TwoRoom),
             Keys { setup: None, config: None } => Err(EnvError::Episode {
                 path: path.to_owned(),
-                message: "holds neither `setup` (Push-T) nor `config` (Two-Room); give an episode file in the \
+                message:
+                    "holds neither `setup` (Push-T) nor `config` (Two-Room); give an episode file in the \
                           fixture format"
-                    .into(),
+                        .into(),
             }),
             Keys { .. } => Episode::parse(path, text).map(Self::PushT),
         }

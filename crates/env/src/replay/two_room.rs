@@ -251,7 +251,8 @@ impl TwoRoomRecord {
                 largest(&self.distance, &expected.distance),
                 largest(self.reset_distance.as_slice(), expected.reset_distance.as_slice()),
             ]),
-            terminated: (!expected.terminated.is_empty()).then(|| flags.filter(|(x, y)| x != y).count() as f64),
+            terminated: (!expected.terminated.is_empty())
+                .then(|| flags.filter(|(x, y)| x != y).count() as f64),
             expert_action: most(self.expert_action.iter().zip(&expected.expert_action).map(
                 |(found, wanted)| largest(found.as_slice().as_flattened(), wanted.as_slice().as_flattened()),
             )),
@@ -318,7 +319,9 @@ mod tests {
         assert!(refused(&format!("{{{config},{rest}}}")).contains("target"));
         let far = rest.replace("[60,60]", "[1e60,60]");
         assert!(refused(&format!(r#"{{{config},{far},"target":[60,60]}}"#)).contains("start"));
-        assert!(refused(&format!(r#"{{{config},{rest},"target":[60,60],"pos":[[1,2],[3,4]]}}"#)).contains("pos"));
+        assert!(
+            refused(&format!(r#"{{{config},{rest},"target":[60,60],"pos":[[1,2],[3,4]]}}"#)).contains("pos")
+        );
         let thick = config.replace(r#""wall_thickness":10"#, r#""wall_thickness":90"#);
         assert!(refused(&format!(r#"{{{thick},{rest},"target":[60,60]}}"#)).contains("wall.thickness"));
         let doors = config.replace("[[49,14]]", "[[1,1],[2,2],[3,3],[4,4]]");
