@@ -10,6 +10,21 @@ use super::canvas::{Canvas, pack, unpack};
 /// exponent, `25 ln 2 = 17.33`, with a margin for rounding.
 const REACH: f32 = 17.5;
 
+/// One coordinate of a dot: for each pixel the squared distance from the centre, `-distance^2 / spread`, and `e` to that.
+struct Profile<const N: usize> {
+    squares: [f32; N],
+    exponents: [f64; N],
+    bump: [f64; N],
+}
+
+impl<const N: usize> Profile<N> {
+    fn new(centre: f32, spread: f32) -> Self {
+        let squares = std::array::from_fn(|i| square(i as f32 - centre));
+        let exponents = squares.map(|d2| -f64::from(d2) / f64::from(spread));
+        Self { squares, exponents, bump: exponents.map(exp) }
+    }
+}
+
 impl<const N: usize> Canvas<N> {
     /// Blends a dot of colour `colour` whose weight is a Gaussian of standard deviation `radius` around `centre`,
     /// scaled so that the nearest pixel gets weight 1; f32 arithmetic, each channel truncated. A centre so far outside
@@ -18,26 +33,30 @@ impl<const N: usize> Canvas<N> {
         let spread = (2.0 * radius * radius) as f32;
         let nearest = centre.map(|c| square(c.round().clamp(0.0, Self::LAST as f32) - c));
         let closest = nearest[0] + nearest[1];
-        let highest = exp(-closest / spread);
+        let highest = exp((-closest / spread).into()) as f32;
         if highest.is_nan() || highest < f32::MIN_POSITIVE {
             return;
         }
         let reach = closest + REACH * spread;
+        let [across, down] = centre.map(|c| Profile::<N>::new(c, spread));
         let mut weights = [0.0; N];
-        for y in 0..N {
-            let dy2 = square(y as f32 - centre[1]);
-            if dy2 > reach {
-                continue;
+        for y in (0..N).filter(|&y| down.squares[y] <= reach) {
+            let half = (reach - down.squares[y]).sqrt();
+            let end = |x: f32| x.clamp(0.0, Self::LAST as f32) as usize;
+            let columns = end((centre[0] - half).floor())..end((centre[0] + half).ceil()) + 1;
+            let weights = &mut weights[columns.clone()];
+            let inputs = across.squares[columns.clone()].iter().zip(&across.exponents[columns.clone()]);
+            for ((weight, (d2, exponent)), bump) in
+                weights.iter_mut().zip(inputs).zip(&across.bump[columns.clone()])
+            {
+                // The exponential of the exponent as f32 arithmetic has it is a product of two known ones, but for
+                // a rest of rounding errors, for which two terms of the series suffice.
+                let rounded = -(d2 + down.squares[y]) / spread;
+                let rest = f64::from(rounded) - (exponent + down.exponents[y]);
+                let e = bump * down.bump[y] * (1.0 + rest * (1.0 + 0.5 * rest));
+                *weight = (e as f32 / highest).min(1.0);
             }
-            let half = (reach - dy2).sqrt();
-            let first = (centre[0] - half).floor().clamp(0.0, Self::LAST as f32);
-            let last = (centre[0] + half).ceil().clamp(0.0, Self::LAST as f32);
-            let weights = &mut weights[first as usize..=last as usize];
-            for (i, weight) in weights.iter_mut().enumerate() {
-                let distance = square(first + i as f32 - centre[0]) + dy2;
-                *weight = (exp(-distance / spread) / highest).min(1.0);
-            }
-            self.blend_row(y, first as usize, weights, colour);
+            self.blend_row(y, columns.start, weights, colour);
         }
     }
 
@@ -57,10 +76,10 @@ fn square(v: f32) -> f32 {
     v * v
 }
 
-/// `e^x` for `x <= 0`, computed in f64 and rounded once, so correctly rounded but for about one argument in ten
+/// `e^x` for `x <= 0`, to about 15 digits, so that rounding it to f32 is correct but for about one argument in ten
 /// million. Written out instead of taken from the system's mathematical library: equal bits everywhere, and a loop
 /// over it becomes vector code.
-fn exp(x: f32) -> f32 {
+fn exp(x: f64) -> f64 {
     /// Adding it rounds to a whole number, which then stands in the low bits.
     const ROUND: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
     const LN2: [f64; 2] = [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10];
@@ -79,8 +98,8 @@ fn exp(x: f32) -> f32 {
         1.0,
         1.0,
     ];
-    // Below this the f32 result is 0; the power of two stays in range.
-    let x = f64::from(x).max(-150.0);
+    // Below this f32 has only 0; the power of two stays in range.
+    let x = x.max(-150.0);
     let shifted = x * std::f64::consts::LOG2_E + ROUND;
     let k = shifted - ROUND;
     let r = (x - k * LN2[0]) - k * LN2[1];
@@ -88,7 +107,7 @@ fn exp(x: f32) -> f32 {
     for c in &TAYLOR[1..] {
         sum = sum * r + c;
     }
-    f64::from_bits(sum.to_bits().wrapping_add(shifted.to_bits() << 52)) as f32
+    f64::from_bits(sum.to_bits().wrapping_add(shifted.to_bits() << 52))
 }
 
 #[cfg(test)]
@@ -98,11 +117,11 @@ mod tests {
     #[test]
     fn the_exponential_is_correctly_rounded() {
         for i in 0..2_000_000 {
-            let x = -(i as f32) * 5.3e-5;
-            assert_eq!(exp(x).to_bits(), (f64::from(x).exp() as f32).to_bits(), "{x}");
+            let x = -f64::from(i as f32 * 5.3e-5);
+            assert_eq!(exp(x) as f32, x.exp() as f32, "{x}");
         }
         assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(f64::NEG_INFINITY) as f32, 0.0);
     }
 
     /// The blend over the whole canvas, straight from its definition.
