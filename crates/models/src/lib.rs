@@ -4,9 +4,11 @@
 //! [`losses`] the single terms. [`parity`] compares all of it with the reference's numbers.
 
 pub mod compact;
+pub mod dino_wm;
 pub mod jepa;
 pub mod lewm;
 pub mod losses;
+pub mod mae;
 pub mod parity;
 pub mod planning;
 pub mod pldm;

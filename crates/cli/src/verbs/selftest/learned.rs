@@ -11,11 +11,10 @@ use super::{Item, environment::read_json};
 use crate::output::describe;
 
 /// Subjects of the fixtures that this build lacks.
-const NOT_BUILT: [&str; 7] = [
+const NOT_BUILT: [&str; 6] = [
     "image preprocessing",
     "DINOv2 tiny",
     "DINOv2 small",
-    "DINO-WM predictor",
     "goal-conditioned actors and values",
     "planners: gradient descent",
     "planners: gradient of the analytic cost",
@@ -27,13 +26,16 @@ const NOT_BUILT: [&str; 7] = [
 pub fn check(root: &Path, device: &str) -> Result<Vec<Item>> {
     let device = worldbench_nn::device(device)?;
     let models = root.join("models");
-    let mut items = match worldbench_models::parity::check_on(&models, &device) {
-        Ok(found) => found
-            .iter()
-            .map(|i| Item::compared(format!("pldm {}", i.name), i.max_error, i.tolerance))
-            .collect(),
-        Err(error) => vec![Item::missed("pldm", error)],
-    };
+    let mut items = Vec::new();
+    for (subject, check) in worldbench_models::parity::SUBJECTS {
+        let named = |i: &worldbench_models::parity::Item| {
+            Item::compared(format!("{subject} {}", i.name), i.max_error, i.tolerance)
+        };
+        match check(&models, &device) {
+            Ok(found) => items.extend(found.iter().map(named)),
+            Err(error) => items.push(Item::missed(subject, error)),
+        }
+    }
     match worldbench_plan::parity::check(root) {
         Ok(found) => items.extend(
             found.iter().map(|i| Item::compared(format!("planners {}", i.name), i.max_error, i.tolerance)),
