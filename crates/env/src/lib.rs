@@ -10,6 +10,8 @@ pub mod push_t;
 pub mod raster;
 pub mod render_state;
 pub mod replay;
+#[cfg(test)]
+mod testing;
 pub mod two_room;
 pub mod variation;
 pub mod vector;

@@ -190,10 +190,7 @@ mod tests {
     use serde_json::Value;
 
     fn fixture() -> Value {
-        let root = std::env::var("WORLDBENCH_FIXTURES")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures").into());
-        let text = std::fs::read_to_string(format!("{root}/env/pusht/seeds.json")).unwrap();
-        serde_json::from_str(&text).unwrap()
+        crate::testing::json("pusht", "seeds.json")
     }
 
     fn numbers(value: &Value) -> Vec<f64> {

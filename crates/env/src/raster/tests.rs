@@ -1,7 +1,5 @@
 //! Tests of the whole renderer against recorded reference frames and against brute force.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 use worldbench_core::{Frame, Stream};
 
@@ -10,19 +8,12 @@ use crate::geometry::{Geometry, Shape};
 use crate::push_t::Factors;
 use crate::render_state::RenderState;
 use crate::replay::TwoRoomConfig;
+use crate::testing::{fixtures, json};
 use crate::two_room;
 use crate::variation::Sampling;
 
-fn fixture(env: &str, name: &str) -> PathBuf {
-    let root = std::env::var_os("WORLDBENCH_FIXTURES").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")),
-        PathBuf::from,
-    );
-    root.join("env").join(env).join("frames").join(name)
-}
-
 fn png(env: &str, name: &Value) -> Frame {
-    let image = image::open(fixture(env, name.as_str().unwrap())).unwrap().into_rgb8();
+    let image = image::open(fixtures(env).join("frames").join(name.as_str().unwrap())).unwrap().into_rgb8();
     Frame { width: image.width() as usize, height: image.height() as usize, data: image.into_raw() }
 }
 
@@ -69,8 +60,7 @@ fn recorded(entry: &Value) -> (Factors, RenderState) {
 }
 
 fn recorded_frames(env: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(fixture(env, "frames.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
+    serde_json::from_value(json(env, "frames/frames.json")).unwrap()
 }
 
 #[test]

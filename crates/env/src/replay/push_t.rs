@@ -329,20 +329,14 @@ fn relative(actual: &[Option<f64>], expected: &[Option<f64>]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
-
-    pub(crate) fn fixtures() -> PathBuf {
-        let root = std::env::var_os("WORLDBENCH_FIXTURES").map_or_else(
-            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")),
-            PathBuf::from,
-        );
-        root.join("env/pusht")
-    }
+    use crate::testing::fixtures;
 
     #[test]
     fn fixture_episodes_are_reproduced() {
-        let mut files: Vec<_> =
-            std::fs::read_dir(fixtures().join("episodes")).unwrap().map(|e| e.unwrap().path()).collect();
+        let mut files: Vec<_> = std::fs::read_dir(fixtures("pusht").join("episodes"))
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
         files.sort();
         assert!(!files.is_empty());
         let mut misses = Vec::new();
@@ -381,7 +375,7 @@ mod tests {
             block_parts: Vec<[Vec2; 4]>,
             agent_radius: Vec<f64>,
         }
-        for entry in std::fs::read_dir(fixtures().join("episodes")).unwrap() {
+        for entry in std::fs::read_dir(fixtures("pusht").join("episodes")).unwrap() {
             let path = entry.unwrap().path();
             let setup = Episode::read(&path).unwrap().setup;
             let File { derived } = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();

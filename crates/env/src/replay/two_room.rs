@@ -279,20 +279,12 @@ fn of_vectors(found: &Option<Vec<f64>>, wanted: &Option<Vec<f64>>) -> Option<f64
 mod tests {
     use super::*;
     use crate::replay::Recording;
-    use std::path::PathBuf;
-
-    fn episodes() -> PathBuf {
-        let root = std::env::var_os("WORLDBENCH_FIXTURES").map_or_else(
-            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")),
-            PathBuf::from,
-        );
-        root.join("env/tworoom/episodes")
-    }
+    use crate::testing::fixtures;
 
     #[test]
     fn fixture_episodes_are_reproduced() {
         let mut experts = 0;
-        for entry in std::fs::read_dir(episodes()).unwrap() {
+        for entry in std::fs::read_dir(fixtures("tworoom").join("episodes")).unwrap() {
             let path = entry.unwrap().path();
             let d = TwoRoomEpisode::read(&path).unwrap().run(|_, _| ()).unwrap().max_deviation.unwrap();
             let exact = [d.pos, d.distance, d.terminated, d.observation];

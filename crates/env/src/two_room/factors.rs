@@ -275,10 +275,7 @@ mod tests {
 
     #[test]
     fn seeds_match_the_reference() {
-        let root = std::env::var("WORLDBENCH_FIXTURES")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures").into());
-        let text = std::fs::read_to_string(format!("{root}/env/tworoom/seeds.json")).unwrap();
-        let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let file = crate::testing::json("tworoom", "seeds.json");
         let mut env = TwoRoom::build(&Factors::default());
         for entry in file["default"].as_array().unwrap() {
             let state = env.reset(entry["seed"].as_u64().unwrap(), &ResetOptions::default()).unwrap();
