@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use worldbench_env::{render_state::RenderState, variation::Factors};
+use worldbench_env::{Factors, render_state::RenderState};
 
 use crate::error::{DataError, Result};
 

@@ -1,6 +1,6 @@
 use worldbench_env::{
     Factors, RenderState,
-    raster::{RasterError, Renderer},
+    raster::{RasterError, Render, Renderer},
 };
 
 use crate::{
