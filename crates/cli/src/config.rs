@@ -24,6 +24,9 @@ pub const TRAIN: Presets = &[
     ("lewm-full", include_str!("../../../configs/train/lewm-full.toml")),
 ];
 
+/// Presets of `pretrain`.
+pub const PRETRAIN: Presets = &[("push_t", include_str!("../../../configs/pretrain/push_t.toml"))];
+
 /// Presets of planners.
 pub const PLAN: Presets = &[
     ("cem", include_str!("../../../configs/plan/cem.toml")),

@@ -75,6 +75,8 @@ const FILES: &[(&str, &[u8])] = fixtures![
     "models/planners.json",
     "models/planners.safetensors",
     "models/planners.tol.json",
+    "models/dinowm_predictor.safetensors",
+    "models/dinowm_predictor.tol.json",
     "models/pldm.safetensors",
     "models/pldm.tol.json",
     "models/pldm_zero_grad_params.json",

@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use worldbench_kernels::Buffer;
-use worldbench_kernels::attention::Attention;
+use worldbench_kernels::attention::{Attention, Mask};
 use worldbench_kernels::gemm::{Activation, Epilogue, PackedMatrix, gemm};
 use worldbench_kernels::ops::layer_norm;
 
@@ -24,11 +24,11 @@ fn products(criterion: &mut Criterion) {
 }
 
 fn rows(criterion: &mut Criterion) {
-    for (batch, tokens, heads, causal) in [(300, 3, 16, true), (8, 257, 6, false)] {
+    for (batch, tokens, heads, mask) in [(300, 3, 16, Mask::Causal(1)), (8, 257, 6, Mask::Full)] {
         let width = heads * 64;
         let rows = batch * tokens;
         let (qkv, mut out) = (Buffer::zeros(rows * 3 * width), Buffer::zeros(rows * width));
-        let shape = Attention { batch, queries: tokens, keys: tokens, heads, dim: 64, scale: 0.125, causal };
+        let shape = Attention { batch, queries: tokens, keys: tokens, heads, dim: 64, scale: 0.125, mask };
         criterion.bench_function(&format!("attention {batch} x {tokens} x {heads}"), |bench| {
             let (q, k, v) = (&qkv[..], &qkv[width..], &qkv[2 * width..]);
             bench.iter(|| shape.forward(q, 3 * width, k, v, 3 * width, &mut out, width));

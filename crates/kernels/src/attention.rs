@@ -12,6 +12,28 @@ const SHORT: usize = 16;
 /// Queries whose scores are held at once.
 const QUERIES: usize = 128;
 
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// All of them.
+    Full,
+    /// Keys up to the end of the query's own frame of so many positions, at least 1 (1: plain causal attention); the
+    /// queries are the last of the keys.
+    Causal(usize),
+}
+
+impl Mask {
+    /// Number of first keys that position `at` of `keys` sees.
+    #[must_use]
+    #[inline(always)]
+    pub fn seen(self, at: usize, keys: usize) -> usize {
+        match self {
+            Self::Full => keys,
+            Self::Causal(frame) => keys.min((at / frame + 1) * frame),
+        }
+    }
+}
+
 /// Shape of an attention: `batch` sequences of `queries` against `keys` positions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
@@ -27,15 +49,16 @@ pub struct Attention {
     pub dim: usize,
     /// Factor of the scores, as a rule `1 / sqrt(dim)`.
     pub scale: f32,
-    /// Whether a query sees only keys up to its own position; the queries are the last of the keys.
-    pub causal: bool,
+    /// Which keys a query sees.
+    pub mask: Mask,
 }
 
 impl Attention {
     /// Keys that query `i` sees.
     #[inline(always)]
     fn seen(&self, i: usize) -> usize {
-        if self.causal { self.keys - self.queries + i + 1 } else { self.keys }
+        // Without a mask there may be more queries than keys.
+        self.mask.seen(self.keys.saturating_sub(self.queries) + i, self.keys)
     }
 
     /// `out = softmax(scale q k^T) v` for every sequence and head, on the calling thread.
@@ -58,7 +81,8 @@ impl Attention {
         out_stride: usize,
     ) {
         let width = self.heads * self.dim;
-        assert!(!self.causal || self.queries <= self.keys, "causal attention has more queries than keys");
+        let fits = self.mask == Mask::Full || self.queries <= self.keys;
+        assert!(fits, "causal attention has more queries than keys");
         Layout::Normal.check("q", q.len(), self.batch * self.queries, width, q_stride);
         Layout::Normal.check("out", out.len(), self.batch * self.queries, width, out_stride);
         Layout::Normal.check("k", k.len(), self.batch * self.keys, width, kv_stride);
@@ -167,6 +191,13 @@ mod tests {
     use super::*;
     use crate::simd::tests::{same_bits, values};
 
+    fn sees(mask: Mask, i: usize, j: usize) -> bool {
+        match mask {
+            Mask::Full => true,
+            Mask::Causal(frame) => j / frame <= i / frame,
+        }
+    }
+
     fn reference(s: &Attention, qkv: &[f32]) -> Vec<f64> {
         let width = s.heads * s.dim;
         let at = |part: usize, b: usize, i: usize, h: usize, d: usize| {
@@ -175,7 +206,7 @@ mod tests {
         let mut out = Vec::new();
         for (b, i) in (0..s.batch).flat_map(|b| (0..s.queries).map(move |i| (b, i))) {
             for h in 0..s.heads {
-                let seen = if s.causal { i + 1 } else { s.keys };
+                let seen = (0..s.keys).filter(|j| sees(s.mask, i, *j)).count();
                 let score = |j| (0..s.dim).map(|d| at(0, b, i, h, d) * at(1, b, j, h, d)).sum::<f64>();
                 let e: Vec<f64> = (0..seen).map(|j| (score(j) * f64::from(s.scale)).exp()).collect();
                 let sum: f64 = e.iter().sum();
@@ -189,10 +220,19 @@ mod tests {
 
     #[test]
     fn short_and_long_sequences_follow_the_definition() {
-        for (t, causal, dim) in
-            [(1, true, 64), (3, true, 64), (16, false, 24), (17, true, 20), (150, true, 64), (150, false, 64)]
-        {
-            let s = Attention { batch: 2, queries: t, keys: t, heads: 3, dim, scale: 0.7, causal };
+        let (full, causal, frames) = (Mask::Full, Mask::Causal(1), Mask::Causal(16));
+        for (t, mask, dim) in [
+            (1, causal, 64),
+            (3, causal, 64),
+            (16, full, 24),
+            (17, causal, 20),
+            (150, causal, 64),
+            (150, full, 64),
+            (12, Mask::Causal(4), 8),
+            (48, frames, 20),
+            (32, frames, 64),
+        ] {
+            let s = Attention { batch: 2, queries: t, keys: t, heads: 3, dim, scale: 0.7, mask };
             let width = 3 * dim;
             let qkv = values(1, 2 * t * 3 * width);
             let got = same_bits(|| {
@@ -209,8 +249,15 @@ mod tests {
     #[test]
     fn last_query_alone_has_the_bits_of_the_whole() {
         for t in [3, 40] {
-            let s =
-                Attention { batch: 1, queries: t, keys: t, heads: 2, dim: 64, scale: 0.125, causal: true };
+            let s = Attention {
+                batch: 1,
+                queries: t,
+                keys: t,
+                heads: 2,
+                dim: 64,
+                scale: 0.125,
+                mask: Mask::Causal(1),
+            };
             let qkv = values(2, t * 384);
             let mut all = vec![0.0; t * 128];
             s.forward(&qkv, 384, &qkv[128..], &qkv[256..], 384, &mut all, 128);

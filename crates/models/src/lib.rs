@@ -5,10 +5,12 @@
 //! [`state_dict`]. [`parity`] compares all of it with the reference's numbers.
 
 pub mod compact;
+pub mod dino_wm;
 pub mod encoders;
 pub mod jepa;
 pub mod lewm;
 pub mod losses;
+pub mod mae;
 pub mod parity;
 pub mod planning;
 pub mod pldm;

@@ -82,13 +82,10 @@ impl Scratch {
         let [q, k, v, dy] = [q, k, v, dy].map(|x| gather(x, one, head));
         let mut p = vec![0.0; t * t];
         self.product(&q, &k, [t, d, t], true, &mut p, t);
-        if one.causal {
-            for (i, row) in p.chunks_exact_mut(t).enumerate() {
-                softmax_rows(&mut row[..=i], i + 1, one.scale);
-                row[i + 1..].fill(0.0);
-            }
-        } else {
-            softmax_rows(&mut p, t, one.scale);
+        for (i, row) in p.chunks_exact_mut(t).enumerate() {
+            let (seen, hidden) = row.split_at_mut(one.mask.seen(i, t));
+            softmax_rows(seen, seen.len(), one.scale);
+            hidden.fill(0.0);
         }
         let mut dp = vec![0.0; t * t];
         self.product(&dy, &v, [t, d, t], true, &mut dp, t);

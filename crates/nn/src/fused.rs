@@ -16,7 +16,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, DispatchDevice, Flex};
 use burn::tensor::{Tensor, TensorData};
-use worldbench_kernels::attention::Attention;
+use worldbench_kernels::attention::{Attention, Mask};
 use worldbench_kernels::gemm::Epilogue;
 use worldbench_kernels::grad::{self, Operand};
 use worldbench_kernels::{ops, par_rows_mut};
@@ -264,7 +264,7 @@ impl Operation<3> for Linear {
 #[derive(Clone, Debug)]
 pub(crate) struct Heads {
     pub heads: usize,
-    pub causal: bool,
+    pub mask: Mask,
 }
 
 impl Heads {
@@ -273,15 +273,7 @@ impl Heads {
         let (width, tokens) = (q.width(), q.shape[1]);
         let dim = width / self.heads;
         let scale = 1.0 / (dim as f32).sqrt();
-        Attention {
-            batch: 1,
-            queries: tokens,
-            keys: tokens,
-            heads: self.heads,
-            dim,
-            scale,
-            causal: self.causal,
-        }
+        Attention { batch: 1, queries: tokens, keys: tokens, heads: self.heads, dim, scale, mask: self.mask }
     }
 }
 

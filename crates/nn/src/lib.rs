@@ -15,6 +15,7 @@ pub mod ops;
 pub mod optim;
 pub mod params;
 pub mod pass;
+pub mod patch_predictor;
 pub mod predictor;
 pub mod schedule;
 pub mod vit;

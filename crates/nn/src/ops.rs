@@ -1,6 +1,7 @@
 //! The tensor operations that models are made of: fused on the CPU, composed of Burn's own elsewhere.
 
 use burn::tensor::{Tensor, activation};
+pub use worldbench_kernels::attention::Mask;
 
 use crate::fused::{self, input};
 
@@ -40,18 +41,18 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, bias: &Tenso
 
 /// Scaled dot-product attention, `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017).
 ///
-/// All three are `[B, T, heads * d]`, heads side by side, and so is the result. With `causal` no position sees a
-/// later one.
+/// All three are `[B, T, heads * d]`, heads side by side, and so is the result. `mask` says which
+/// positions one sees.
 #[must_use]
-pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, mask: Mask) -> Tensor<3> {
     let inputs = [input(&q), input(&k), input(&v)];
-    fused::run(fused::Heads { heads, causal }, inputs)
-        .unwrap_or_else(|| plain::attention(q, k, v, heads, causal, |p| p))
+    fused::run(fused::Heads { heads, mask }, inputs)
+        .unwrap_or_else(|| plain::attention(q, k, v, heads, mask, |p| p))
 }
 
 /// The same operations composed of Burn's own, for every device.
 pub mod plain {
-    use super::{Tensor, activation};
+    use super::{Mask, Tensor, activation};
     use crate::params::from_vec;
 
     /// As [`super::linear`].
@@ -84,24 +85,24 @@ pub mod plain {
         k: Tensor<3>,
         v: Tensor<3>,
         heads: usize,
-        causal: bool,
+        mask: Mask,
         drop: impl FnOnce(Tensor<4>) -> Tensor<4>,
     ) -> Tensor<3> {
         let [batch, tokens, width] = q.dims();
         let split = |x: Tensor<3>| x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2);
         let scale = 1.0 / ((width / heads) as f64).sqrt();
         let mut scores = (split(q) * scale).matmul(split(k).swap_dims(2, 3)); // [B, heads, T, T]
-        if causal {
+        if mask != Mask::Full {
             let device = scores.device();
-            scores = scores + causal_mask(tokens, &device);
+            scores = scores + hidden(mask, tokens, &device);
         }
         let mixed = drop(activation::softmax(scores, 3)).matmul(split(v)); // [B, heads, T, d]
         mixed.swap_dims(1, 2).reshape([batch, tokens, width])
     }
 
-    /// 0 where a position may look (itself and the past), a large negative number elsewhere; `[1, 1, T, T]`.
-    fn causal_mask(tokens: usize, device: &burn::tensor::Device) -> Tensor<4> {
-        let entry = |i: usize| if i % tokens <= i / tokens { 0.0 } else { -1e30 };
+    /// 0 where a position may look, a large negative number elsewhere; `[1, 1, T, T]`.
+    fn hidden(mask: Mask, tokens: usize, device: &burn::tensor::Device) -> Tensor<4> {
+        let entry = |i: usize| if i % tokens < mask.seen(i / tokens, tokens) { 0.0 } else { -1e30 };
         from_vec((0..tokens * tokens).map(entry).collect(), [1, 1, tokens, tokens], device)
     }
 }
@@ -161,10 +162,11 @@ mod tests {
 
     #[test]
     fn fused_attention_equals_the_plain_one() {
-        for (tokens, causal) in [(3, true), (3, false), (37, false), (20, true)] {
+        let (causal, full) = (Mask::Causal(1), Mask::Full);
+        for (tokens, mask) in [(3, causal), (3, full), (37, full), (20, causal), (24, Mask::Causal(8))] {
             let [q, k, v] = [1, 2, 3].map(|key| leaf([2, tokens, 24], key));
-            let fused = run(q.clone(), k.clone(), v.clone(), |q, k, v| attention(q, k, v, 3, causal));
-            same(&fused, &run(q, k, v, |q, k, v| plain::attention(q, k, v, 3, causal, |p| p)));
+            let fused = run(q.clone(), k.clone(), v.clone(), |q, k, v| attention(q, k, v, 3, mask));
+            same(&fused, &run(q, k, v, |q, k, v| plain::attention(q, k, v, 3, mask, |p| p)));
         }
     }
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::blocks::Linear;
 use crate::norm::LayerNorm;
-use crate::{Init, Pass, Scope, ops};
+use crate::ops::{self, Mask};
+use crate::{Init, Pass, Scope};
 
 /// Sizes of a [`Predictor`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,9 +88,9 @@ impl Block {
         let part = |i: usize| qkv.clone().narrow(2, i * inner, inner);
         let mixed = if pass.is_train() && c.dropout > 0.0 {
             let drop = |p| pass.dropout(p, c.dropout);
-            ops::plain::attention(part(0), part(1), part(2), c.heads, true, drop)
+            ops::plain::attention(part(0), part(1), part(2), c.heads, Mask::Causal(1), drop)
         } else {
-            ops::attention(part(0), part(1), part(2), c.heads, true)
+            ops::attention(part(0), part(1), part(2), c.heads, Mask::Causal(1))
         };
         let out = self.output.forward(mixed);
         pass.dropout(out, c.dropout)

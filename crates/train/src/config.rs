@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use worldbench_data::{FrameSpec, WindowSpec};
 use worldbench_env::raster::Filter;
 use worldbench_models::compact::{CompactConfig, CompactNet};
+use worldbench_models::mae::MaeConfig;
 
 use crate::TrainError;
 use crate::full::FullConfig;
@@ -17,6 +18,8 @@ pub enum Method {
     Pldm,
     /// SIGReg.
     Lewm,
+    /// Masked autoencoding: makes a frozen encoder, not a world model.
+    Mae,
 }
 
 impl Method {
@@ -26,6 +29,7 @@ impl Method {
         match self {
             Self::Pldm => "pldm",
             Self::Lewm => "lewm",
+            Self::Mae => "mae",
         }
     }
 }
@@ -38,6 +42,8 @@ pub enum ModelConfig {
     Compact(CompactConfig),
     /// The published size.
     Full(FullConfig),
+    /// Masked autoencoder.
+    Mae(MaeConfig),
 }
 
 impl<'de> Deserialize<'de> for ModelConfig {
@@ -47,7 +53,8 @@ impl<'de> Deserialize<'de> for ModelConfig {
         match architecture.as_ref().map_or(Some("compact"), toml::Value::as_str) {
             Some("compact") => table.try_into().map(Self::Compact).map_err(D::Error::custom),
             Some("full") => table.try_into().map(Self::Full).map_err(D::Error::custom),
-            _ => Err(D::Error::custom("architecture must be \"compact\" or \"full\"")),
+            Some("mae") => table.try_into().map(Self::Mae).map_err(D::Error::custom),
+            _ => Err(D::Error::custom("architecture must be \"compact\", \"full\" or \"mae\"")),
         }
     }
 }
@@ -59,6 +66,7 @@ impl ModelConfig {
         match self {
             Self::Compact(c) => FrameSpec { resolution: c.encoder.resolution, filter: Filter::Area },
             Self::Full(c) => FrameSpec { resolution: c.network.encoder.image, filter: Filter::Linear },
+            Self::Mae(c) => FrameSpec { resolution: c.encoder.image, filter: Filter::Linear },
         }
     }
 
@@ -68,6 +76,7 @@ impl ModelConfig {
         match self {
             Self::Compact(c) => c.action_block,
             Self::Full(c) => c.action_block,
+            Self::Mae(_) => 1,
         }
     }
 
@@ -83,6 +92,7 @@ impl ModelConfig {
         match self {
             Self::Compact(_) => "compact",
             Self::Full(_) => "full",
+            Self::Mae(_) => "mae",
         }
     }
 }
@@ -152,8 +162,16 @@ impl TrainConfig {
                 self.steps, self.batch
             ));
         }
-        if self.frames < 2 {
-            return fail(format!("frames = {} leaves nothing to predict; use at least 2", self.frames));
+        let stills = matches!(self.model, ModelConfig::Mae(_));
+        if stills != (self.method == Method::Mae) || stills != (self.frames == 1) {
+            return fail(format!(
+                "method = \"mae\", architecture = \"mae\" and frames = 1 go together; a world model needs at least 2 \
+                 frames, not {}",
+                self.frames
+            ));
+        }
+        if self.frames == 0 {
+            return fail("frames must be at least 1".into());
         }
         if !(self.learning_rate > 0.0 && self.clip > 0.0 && self.weight_decay >= 0.0) {
             return fail("learning_rate and clip must be positive, weight_decay at least 0".into());
@@ -170,6 +188,7 @@ impl TrainConfig {
         match &self.model {
             ModelConfig::Compact(model) => check_compact(model),
             ModelConfig::Full(model) => model.check(self.frames),
+            ModelConfig::Mae(model) => crate::pretrain::check(model),
         }
     }
 
@@ -179,6 +198,7 @@ impl TrainConfig {
         match &self.model {
             ModelConfig::Compact(model) => CompactNet::new(model).table.len(),
             ModelConfig::Full(model) => model.parameters(self.method),
+            ModelConfig::Mae(model) => model.init(0).count(),
         }
     }
 

@@ -9,12 +9,17 @@ pub mod compact;
 pub mod config;
 pub mod full;
 pub mod log;
+mod named;
+pub mod pretrain;
 pub mod resume;
+pub mod scenes;
+mod shards;
 pub mod trainer;
 
 pub use compact::CompactLearner;
 pub use config::{Method, ModelConfig, TrainConfig};
 pub use full::{FullConfig, FullLearner};
+pub use pretrain::MaeLearner;
 pub use trainer::{Progress, Trainer};
 
 use std::path::{Path, PathBuf};
@@ -127,6 +132,7 @@ pub fn learner(config: &TrainConfig, store: &Store, split: &Split) -> Result<Box
     match &config.model {
         ModelConfig::Compact(_) => Ok(Box::new(CompactLearner::new(config, store, split)?)),
         ModelConfig::Full(full) => Ok(Box::new(FullLearner::new(config, full, store, split)?)),
+        ModelConfig::Mae(mae) => Ok(Box::new(MaeLearner::new(config, mae)?)),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -12,19 +13,12 @@ use crate::encoders::{Dinov2, Dinov2Config, Positions};
 use crate::preprocess::{Image, normalise_and_resize, pillow_bilinear};
 use crate::state_dict::{StateDict, Tensor, hash_values};
 
-/// One subject: its name and its check on the fixtures in a directory.
-pub type Subject = (&'static str, fn(&Path) -> Result<Vec<Item>, Error>);
-
-/// All checks of this module.
-pub const SUBJECTS: [Subject; 3] =
-    [("image preprocessing", preprocessing), ("dinov2 tiny", dinov2_tiny), ("dinov2 small", dinov2_small)];
-
 impl Fixture {
     /// The numbers j of the inputs `in.{j}{suffix}`, of which there must be one.
     fn inputs(&self, suffix: &str) -> Result<Vec<usize>, Error> {
         let number = |key: &String| key.strip_prefix("in.")?.strip_suffix(suffix)?.parse().ok();
         let found: Vec<usize> = self.arrays.keys().filter_map(number).collect();
-        let missing = || Error::Missing { file: self.name.clone(), key: format!("in.0{suffix}") };
+        let missing = || self.missing(format!("in.0{suffix}"));
         if found.is_empty() { Err(missing()) } else { Ok(found) }
     }
 
@@ -33,8 +27,8 @@ impl Fixture {
     }
 }
 
-fn preprocessing(directory: &Path) -> Result<Vec<Item>, Error> {
-    let mut fixture = Fixture::read(directory, "image_preprocess")?;
+pub(super) fn preprocessing(directory: &Path, device: &Device) -> Result<Vec<Item>, Error> {
+    let mut fixture = Fixture::open(directory, "image_preprocess", device)?;
     for j in fixture.inputs(".frame_hwc_u8")? {
         let frame = fixture.array(&format!("in.{j}.frame_hwc_u8"))?;
         let size = (frame.shape[0], frame.shape[1]);
@@ -82,8 +76,8 @@ fn moments(image: &Image) -> (Vec<f32>, Vec<f32>) {
 }
 
 /// A small random model at every input size of the fixture.
-fn dinov2_tiny(directory: &Path) -> Result<Vec<Item>, Error> {
-    let mut fixture = Fixture::read(directory, "dinov2_tiny_io")?;
+pub(super) fn dinov2_tiny(directory: &Path, device: &Device) -> Result<Vec<Item>, Error> {
+    let mut fixture = Fixture::open(directory, "dinov2_tiny_io", device)?;
     let folder = directory.join("dinov2_tiny");
     let config = Dinov2Config::read(&folder.join("config.json"))?;
     let weights = StateDict::read(&folder.join("model.safetensors"))?;
@@ -160,9 +154,9 @@ fn by_rule(salt: &str, key: &str, count: usize) -> Vec<f32> {
 }
 
 /// The full-size model with weights made by a rule, so that nothing but the result need be stored.
-fn dinov2_small(directory: &Path) -> Result<Vec<Item>, Error> {
+pub(super) fn dinov2_small(directory: &Path, device: &Device) -> Result<Vec<Item>, Error> {
     let rule: Rule = json(&directory.join("dinov2_small_rule.json"))?;
-    let mut fixture = Fixture::read(directory, "dinov2_small_rule")?;
+    let mut fixture = Fixture::open(directory, "dinov2_small_rule", device)?;
     let tensor = |(key, shape): (&String, &Vec<usize>)| {
         let values = by_rule(&rule.salt, key, shape.iter().product());
         (key.clone(), Tensor { shape: shape.clone(), values })
@@ -193,28 +187,4 @@ fn sha256<'a>(tensors: impl IntoIterator<Item = &'a [f32]>) -> String {
     let mut hash = Sha256::new();
     tensors.into_iter().for_each(|values| hash_values(&mut hash, values));
     format!("{:x}", hash.finalize())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_number_of_the_reference_is_met() {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
-        for (subject, check) in SUBJECTS {
-            let items = check(&directory).unwrap();
-            let misses: Vec<&Item> = items.iter().filter(|item| !item.ok()).collect();
-            assert!(misses.is_empty(), "{subject}: {misses:#?}");
-            assert!(items.len() > usize::from(subject != "dinov2 tiny"), "{subject}: {items:?}");
-        }
-    }
-
-    #[test]
-    fn a_missing_fixture_is_named() {
-        for (subject, check) in SUBJECTS {
-            let error = check(Path::new("nowhere")).unwrap_err().to_string();
-            assert!(error.contains("nowhere"), "{subject}: {error}");
-        }
-    }
 }

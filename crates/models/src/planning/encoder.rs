@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use worldbench_kernels::Buffer;
-use worldbench_kernels::attention::Attention;
+use worldbench_kernels::attention::{Attention, Mask};
 use worldbench_kernels::gemm::Activation;
 use worldbench_nn::vit::VitConfig;
 
@@ -84,7 +84,7 @@ impl Layer {
         let dim = width / heads;
         let scale = 1.0 / (dim as f32).sqrt();
         let attention =
-            Attention { batch: 1, queries: going, keys: tokens, heads, dim, scale, causal: false };
+            Attention { batch: 1, queries: going, keys: tokens, heads, dim, scale, mask: Mask::Full };
         attention.forward(qkv, wide, &qkv[width..], &qkv[2 * width..], wide, mixed, width);
         let x = &mut s.x[..going * width];
         self.output.run(going, (mixed, width), (x, width), self.output.epilogue(Activation::Identity).add());

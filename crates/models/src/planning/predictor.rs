@@ -1,6 +1,6 @@
 //! The causal adaLN transformer on tokens that lie position by position, with a cache of keys and values.
 
-use worldbench_kernels::attention::Attention;
+use worldbench_kernels::attention::{Attention, Mask};
 use worldbench_kernels::gemm::{Activation, Epilogue};
 use worldbench_kernels::grad::{Operand, matmul};
 use worldbench_kernels::{Buffer, ops};
@@ -205,7 +205,7 @@ impl Predictor {
         for (i, out) in mixed.chunks_exact_mut(row).enumerate() {
             let (keys, sample) = (from + i / w.count + 1, i % w.count);
             let (key, value) = (&cache[sample * stride..], &cache[sample * stride + inner..]);
-            let one = Attention { batch: 1, queries: 1, keys, heads, dim, scale, causal: false };
+            let one = Attention { batch: 1, queries: 1, keys, heads, dim, scale, mask: Mask::Full };
             one.forward(&query[i * row..], row, key, value, w.count * stride, out, row);
         }
     }

@@ -11,8 +11,7 @@ use super::{Item, environment::read_json};
 use crate::output::describe;
 
 /// Subjects of the fixtures that this build lacks.
-const NOT_BUILT: [&str; 4] = [
-    "DINO-WM predictor",
+const NOT_BUILT: [&str; 3] = [
     "goal-conditioned actors and values",
     "planners: gradient descent",
     "planners: gradient of the analytic cost",
@@ -24,20 +23,13 @@ const NOT_BUILT: [&str; 4] = [
 pub fn check(root: &Path, device: &str) -> Result<Vec<Item>> {
     let device = worldbench_nn::device(device)?;
     let models = root.join("models");
-    let mut items = match worldbench_models::parity::check_on(&models, &device) {
-        Ok(found) => found
-            .iter()
-            .map(|i| Item::compared(format!("pldm {}", i.name), i.max_error, i.tolerance))
-            .collect(),
-        Err(error) => vec![Item::missed("pldm", error)],
-    };
-    for (subject, check) in worldbench_models::parity::encoders::SUBJECTS {
-        match check(&models) {
-            Ok(found) => items.extend(
-                found
-                    .iter()
-                    .map(|i| Item::compared(format!("{subject} {}", i.name), i.max_error, i.tolerance)),
-            ),
+    let mut items = Vec::new();
+    for (subject, check) in worldbench_models::parity::SUBJECTS {
+        let named = |i: &worldbench_models::parity::Item| {
+            Item::compared(format!("{subject} {}", i.name), i.max_error, i.tolerance)
+        };
+        match check(&models, &device) {
+            Ok(found) => items.extend(found.iter().map(named)),
             Err(error) => items.push(Item::missed(subject, error)),
         }
     }

@@ -1,12 +1,8 @@
-//! Comparison of PLDM and LeWM with the numbers of the PyTorch reference; [`encoders`] compares the encoders.
+//! Comparison of PLDM and LeWM with the numbers of the PyTorch reference.
 //!
-//! [`check`] runs every check on a directory with `pldm.safetensors`, `pldm.tol.json` and `lr_schedules.json`:
-//! outputs, planning rollouts and their gradients, every loss term and gradient, batch-norm buffers, optimiser
-//! steps and schedules. Where the file holds a float64 twin (`out64.*`) that is the truth.
+//! On `pldm.safetensors`, `pldm.tol.json` and `lr_schedules.json`: outputs, planning rollouts and their gradients, every
+//! loss term and gradient, batch-norm buffers, optimiser steps and schedules.
 
-pub mod encoders;
-
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
@@ -16,67 +12,13 @@ use worldbench_nn::params::{from_vec, to_vec};
 use worldbench_nn::predictor::PredictorConfig;
 use worldbench_nn::schedule::Schedule;
 use worldbench_nn::vit::VitConfig;
-use worldbench_nn::weights::{self, Array, Arrays};
 use worldbench_nn::{Params, Pass};
 
+use super::{Error, Fixture, Item, json};
 use crate::jepa::{JepaConfig, goal_cost};
 use crate::lewm::{Lewm, LewmConfig};
-use crate::losses::{Terms, mse, sigreg, vcreg};
+use crate::losses::{mse, sigreg, vcreg};
 use crate::pldm::{Pldm, PldmConfig, PldmLoss};
-
-/// Result of one comparison; it passes when `max_error <= tolerance`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Item {
-    /// Name of the expected tensor.
-    pub name: String,
-    /// Largest absolute difference; infinite when shapes differ or a value is not finite.
-    pub max_error: f64,
-    /// Largest difference allowed.
-    pub tolerance: f64,
-}
-
-impl Item {
-    /// Whether the comparison passes.
-    #[must_use]
-    pub fn ok(&self) -> bool {
-        self.max_error <= self.tolerance
-    }
-}
-
-/// What keeps the checks from running at all.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A network operation or the weight file failed.
-    #[error(transparent)]
-    Nn(#[from] worldbench_nn::Error),
-    /// A JSON file is missing or malformed.
-    #[error("{path}: {problem}; copy it again from the fixtures")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        problem: String,
-    },
-    /// The fixture lacks a tensor.
-    #[error("{file}.safetensors has no tensor `{key}`; copy it again from the fixtures")]
-    Missing {
-        /// Name of the fixture.
-        file: String,
-        /// The tensor.
-        key: String,
-    },
-    /// An encoder could not be built.
-    #[error(transparent)]
-    Encoder(#[from] crate::encoders::Error),
-    /// The weight file of an encoder is damaged or does not fit.
-    #[error(transparent)]
-    StateDict(#[from] crate::state_dict::Error),
-}
-
-#[derive(Deserialize)]
-struct Tolerance {
-    tolerance: f64,
-}
 
 #[derive(Deserialize)]
 struct ScheduleFixture {
@@ -87,19 +29,10 @@ struct ScheduleFixture {
     plain_cosine_lr_no_warmup: Vec<f64>,
 }
 
-fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let fail = |problem: String| Error::File { path: path.display().to_string(), problem };
-    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-    serde_json::from_str(&text).map_err(|e| fail(e.to_string()))
-}
-
-/// Runs all checks of PLDM and LeWM on the fixtures in `directory`, on `device` (with differentiation).
-///
-/// # Errors
-/// A fixture file is missing or unreadable. A wrong number is no error but an [`Item`] that is not ok.
-pub fn check_on(directory: &Path, device: &Device) -> Result<Vec<Item>, Error> {
-    let mut check = Check { fixture: Fixture::read(directory, "pldm")?, device: device.clone() };
-    let params = check.params()?;
+/// Runs all checks of PLDM and LeWM.
+pub(super) fn check(directory: &Path, device: &Device) -> Result<Vec<Item>, Error> {
+    let mut check = Fixture::open(directory, "pldm", device)?;
+    let params = check.load(small().init(0), |_| false)?;
     check.evaluation(&params)?;
     check.planning(&params, 1)?;
     check.planning(&params, 3)?;
@@ -110,17 +43,8 @@ pub fn check_on(directory: &Path, device: &Device) -> Result<Vec<Item>, Error> {
     check.adamw_step(&params)?;
     check.optimiser("opt")?;
     check.optimiser("opt_tiny")?;
-    let mut items = check.fixture.items;
-    schedules(&directory.join("lr_schedules.json"), &mut items)?;
-    Ok(items)
-}
-
-/// [`check_on`] on the CPU.
-///
-/// # Errors
-/// As [`check_on`].
-pub fn check(directory: &Path) -> Result<Vec<Item>, Error> {
-    check_on(directory, &worldbench_nn::device("cpu")?)
+    schedules(&directory.join("lr_schedules.json"), &mut check.items)?;
+    Ok(check.items)
 }
 
 /// The sizes of the fixture's model.
@@ -133,104 +57,7 @@ fn small() -> PldmConfig {
     PldmConfig { network, idm_hidden: 40, loss: PldmLoss::default() }
 }
 
-/// Largest absolute difference, infinite when the lengths differ or a difference is not a number.
-fn max_error(found: &[f32], expected: &[f64]) -> f64 {
-    if found.len() != expected.len() {
-        return f64::INFINITY;
-    }
-    let differences = found.iter().zip(expected).map(|(&a, &b)| (f64::from(a) - b).abs());
-    differences.fold(0.0, |max, d| if d.is_nan() { f64::INFINITY } else { max.max(d) })
-}
-
-/// Tensors `{name}.safetensors` with their tolerances `{name}.tol.json`, and the comparisons made so far.
-struct Fixture {
-    name: String,
-    arrays: Arrays,
-    tolerances: BTreeMap<String, Tolerance>,
-    items: Vec<Item>,
-}
-
 impl Fixture {
-    fn read(directory: &Path, name: &str) -> Result<Self, Error> {
-        let arrays = weights::read(&directory.join(format!("{name}.safetensors")))?;
-        let tolerances = json(&directory.join(format!("{name}.tol.json")))?;
-        Ok(Self { name: name.to_owned(), arrays, tolerances, items: Vec::new() })
-    }
-
-    fn array(&self, key: &str) -> Result<&Array, Error> {
-        let missing = || Error::Missing { file: self.name.clone(), key: key.to_owned() };
-        self.arrays.get(key).ok_or_else(missing)
-    }
-
-    fn compare(&mut self, name: &str, found: &[f32]) -> Result<(), Error> {
-        let twin = name.strip_prefix("out.").map(|rest| format!("out64.{rest}"));
-        let truth = twin.and_then(|key| self.arrays.get(&key)).map_or_else(|| self.array(name), Ok)?;
-        let max_error = max_error(found, &truth.values);
-        // Expected values without a tolerance are integers, which must be exact.
-        let tolerance = self.tolerances.get(name).map_or(0.0, |t| t.tolerance);
-        self.items.push(Item { name: name.to_owned(), max_error, tolerance });
-        Ok(())
-    }
-}
-
-/// PLDM and LeWM on a device.
-struct Check {
-    fixture: Fixture,
-    device: Device,
-}
-
-impl Check {
-    fn array(&self, key: &str) -> Result<&Array, Error> {
-        self.fixture.array(key)
-    }
-
-    fn compare(&mut self, name: &str, found: &[f32]) -> Result<(), Error> {
-        self.fixture.compare(name, found)
-    }
-
-    fn tensor<const D: usize>(&self, key: &str) -> Result<Tensor<D>, Error> {
-        let array = self.array(key)?;
-        let shape = <[usize; D]>::try_from(array.shape.as_slice()).map_err(|_| Error::Missing {
-            file: self.fixture.name.clone(),
-            key: format!("{key} of rank {D}"),
-        })?;
-        Ok(from_vec(array.f32(), shape, &self.device))
-    }
-
-    fn compare_tensor<const D: usize>(&mut self, name: &str, found: Tensor<D>) -> Result<(), Error> {
-        let values = to_vec(found)?;
-        self.compare(name, &values)
-    }
-
-    /// Compares the gradients of all parameters for which the fixture has `{prefix}{key}`; a parameter without an
-    /// entry is left out.
-    fn compare_gradients(&mut self, prefix: &str, params: &Params, flat: &[f32]) -> Result<(), Error> {
-        for entry in params.entries() {
-            let name = format!("{prefix}{}", entry.key);
-            if self.fixture.arrays.contains_key(&name) {
-                self.compare(&name, &flat[entry.range.clone()])?;
-            }
-        }
-        Ok(())
-    }
-
-    fn compare_terms(&mut self, prefix: &str, terms: &Terms) -> Result<(), Error> {
-        for (name, value) in terms.metrics()? {
-            self.compare(&format!("{prefix}{name}"), &[value as f32])?;
-        }
-        Ok(())
-    }
-
-    fn params(&self) -> Result<Params, Error> {
-        let mut params = small().init(0);
-        let prefixes = ["in.", "out.", "out64.", "grad", "delta_", "aux."];
-        let plain =
-            self.fixture.arrays.iter().filter(|(key, _)| !prefixes.iter().any(|p| key.starts_with(p)));
-        let plain: Arrays = plain.map(|(key, array)| (key.clone(), array.clone())).collect();
-        weights::load_arrays(Path::new("pldm.safetensors"), &plain, &mut params, |_| true)?;
-        Ok(params)
-    }
-
     fn frames(&self) -> Result<Tensor<5>, Error> {
         Ok((self.tensor::<5>("in.frames_u8")? - 127.5) / 64.0)
     }
@@ -301,7 +128,7 @@ impl Check {
         pass.commit(&mut updated)?;
         let prefix = "out.train.buffer_after_forward.";
         let names: Vec<String> =
-            self.fixture.arrays.keys().filter_map(|k| k.strip_prefix(prefix)).map(str::to_owned).collect();
+            self.arrays.keys().filter_map(|k| k.strip_prefix(prefix)).map(str::to_owned).collect();
         for key in names {
             self.compare(&format!("{prefix}{key}"), updated.get(&key).unwrap_or_default())?;
         }
@@ -365,7 +192,7 @@ impl Check {
     fn lewm(&mut self) -> Result<(), Error> {
         let config = LewmConfig { network: small().network, ..LewmConfig::full(10) };
         let mut params = config.init(0);
-        let source = self.params()?;
+        let source = self.load(small().init(0), |_| false)?;
         let keys: Vec<String> = params.entries().iter().map(|e| e.key.clone()).collect();
         for key in &keys {
             if let (Some(target), Some(values)) = (params.get_mut(key), source.get(key)) {
@@ -385,7 +212,7 @@ impl Check {
     fn adamw_step(&mut self, params: &Params) -> Result<(), Error> {
         let mut gradients = vec![0.0; params.count()];
         for entry in params.entries() {
-            if let Some(array) = self.fixture.arrays.get(&format!("grad.{}", entry.key)) {
+            if let Some(array) = self.arrays.get(&format!("grad.{}", entry.key)) {
                 gradients[entry.range.clone()].copy_from_slice(&array.f32());
             }
         }
@@ -443,29 +270,4 @@ fn schedules(path: &Path, items: &mut Vec<Item>) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_number_of_the_reference_is_met() {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
-        let items = check(&directory).unwrap();
-        let misses: Vec<&Item> = items.iter().filter(|i| !i.ok()).collect();
-        let worst = items.iter().map(|i| i.max_error / i.tolerance.max(1e-300)).fold(0.0, f64::max);
-        println!("{} items, worst use of a tolerance {worst:.2}", items.len());
-        assert!(misses.is_empty(), "{misses:#?}");
-        let expected: BTreeMap<String, Tolerance> = json(&directory.join("pldm.tol.json")).unwrap();
-        let unchecked: Vec<_> =
-            expected.keys().filter(|key| !items.iter().any(|i| &i.name == *key)).collect();
-        assert!(unchecked.is_empty(), "{unchecked:?}");
-    }
-
-    #[test]
-    fn a_missing_directory_is_named() {
-        let error = check(Path::new("nowhere")).unwrap_err().to_string();
-        assert!(error.contains("nowhere"), "{error}");
-    }
 }
