@@ -16,9 +16,9 @@ use worldbench_data::{Batch, FrameSpec, Normaliser, NormaliserKind, Split, Store
 use worldbench_env::raster::Filter;
 use worldbench_models::compact::{ACTION, PROPRIO, Whitener};
 use worldbench_models::dino_wm::{Clip, DinoWm, DinoWmConfig};
+use worldbench_models::encoders::{self, EncoderConfig, FrozenEncoder};
 use worldbench_models::losses::{Terms, mse};
 use worldbench_models::patch_decoder::{PatchDecoder, cut, join};
-use worldbench_models::encoders::{self, EncoderConfig, FrozenEncoder};
 use worldbench_models::planning::{BlockTransform, DinoWmModel, DinoWmPlanner, Picture};
 use worldbench_nn::params::{from_vec, to_vec};
 use worldbench_nn::vit::VitConfig;
@@ -368,7 +368,8 @@ fn cache(
     if spec.bytes(frames(store, spec.stride)) as f64 > model.cache_gb * 1e9 {
         return Ok(None);
     }
-    let mut encode = |frames: &[&[u8]], out: &mut [f32]| encoder.encode(frames, out).map_err(|e| e.to_string());
+    let mut encode =
+        |frames: &[&[u8]], out: &mut [f32]| encoder.encode(frames, out).map_err(|e| e.to_string());
     let mut quiet = |_: usize, _: usize| ();
     let path = spec.path(store.path());
     let frame = model.frame();

@@ -32,13 +32,13 @@ use worldbench_nn::Params;
 
 use crate::jepa::JepaConfig;
 use actions::ActionEmbedder;
+pub use dino_wm::{DinoWmModel, DinoWmPlanner, Picture, ProprioStatistics};
 use encoder::Encoder;
 pub use encoder::{IMAGE_MEAN, IMAGE_STD};
 pub use model::{BlockTransform, JepaModel};
 pub use perf::{PlanPerf, perf};
 use predictor::Predictor;
 use rollout::Workspace;
-pub use dino_wm::{DinoWmModel, DinoWmPlanner, Picture, ProprioStatistics};
 pub use rollout::{Start, executed_flop, naive_flop};
 use weights::{Projector, Reader};
 

@@ -6,7 +6,7 @@ use rust_hdf5::{H5Dataset, H5File, H5Type};
 use worldbench_env::{
     Factors,
     render_state::MAX_MARKS,
-    variation::{FACTORS, Kind as FactorKind},
+    variation::{Kind as FactorKind, Variation},
 };
 
 use super::POSE;
@@ -160,16 +160,16 @@ impl<'a> Writer<'a> {
     }
 
     fn factors(&mut self, factors: &Factors, len: usize) -> Result<()> {
-        for (index, factor) in FACTORS.iter().enumerate() {
+        for (index, factor) in Factors::FACTORS.iter().enumerate() {
             let name = format!("variation.{}", factor.name);
             let all = factors.get(index).repeat(len);
             match factor.kind {
                 FactorKind::Color => self.put(&name, &[3], &all.iter().map(|&v| v as u8).collect::<Vec<_>>()),
-                FactorKind::Scale => {
+                FactorKind::Float32 => {
                     self.put(&name, &[1], &all.iter().map(|&v| v as f32).collect::<Vec<_>>())
                 }
-                FactorKind::Index => self.put(&name, &[], &all.iter().map(|&v| v as i64).collect::<Vec<_>>()),
-                FactorKind::Real => self.put(&name, &[factor.len], &all),
+                FactorKind::Index | FactorKind::Integers => self.put(&name, &[], &all.iter().map(|&v| v as i64).collect::<Vec<_>>()),
+                FactorKind::Float64 => self.put(&name, &[factor.len], &all),
             }?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::{ops::Range, path::Path};
 use worldbench_core::Stream;
 use worldbench_env::{
     Factors, Marks, PushT, PushTConfig, RenderState, raster::Filter, render_state::MAX_MARKS,
-    variation::FACTORS,
+    variation::Variation,
 };
 
 use super::{
@@ -195,7 +195,7 @@ impl<'a> Columns<'a> {
             _ => None,
         };
         let mut factors = Vec::new();
-        for factor in &FACTORS {
+        for factor in Factors::FACTORS {
             let name = format!("variation.{}", factor.name);
             let column = table.optional(&name, factor.len, Class::Number)?;
             factors.extend(column.map(|column| (factor.name, column)));

@@ -7,6 +7,8 @@ use rust_hdf5::{Filter as H5Filter, FilterPipeline, H5File, H5Type};
 use worldbench_core::Stream;
 use worldbench_env::raster::Filter;
 
+use worldbench_env::Variation;
+
 use super::*;
 use crate::{
     DataError, Episode, FrameSpec,
