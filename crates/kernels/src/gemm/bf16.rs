@@ -18,7 +18,7 @@ use std::cell::RefCell;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{AROWS, Amx, Vector};
+pub(crate) use x86::{AROWS, Amx, Sums, Vector, pack_rows, put_row};
 
 /// Values of K per block: one row of an AMX tile.
 pub(crate) const DEPTH: usize = 32;

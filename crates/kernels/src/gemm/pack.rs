@@ -1,7 +1,7 @@
 //! Packed operands: B in panels of 32 columns, A in tiles of one register tile's rows.
 
-use super::bf16::{self, Precision};
 use super::Layout;
+use super::bf16::{self, Precision};
 use super::tile::{K_STRIDE, MAX_ROWS};
 use crate::buffer::Buffer;
 use crate::par::par_rows_mut;

@@ -27,6 +27,7 @@ pub(crate) mod weights;
 
 use std::sync::{Mutex, PoisonError};
 
+use worldbench_kernels::gemm::Precision;
 use worldbench_kernels::par_rows_mut;
 use worldbench_nn::Params;
 
@@ -131,6 +132,14 @@ impl JepaPlanner {
     #[must_use]
     pub fn with_chunk(mut self, chunk: usize) -> Self {
         self.chunk = chunk.max(1);
+        self
+    }
+
+    /// Computes rollouts in `precision`; frames are always encoded in f32. From bf16 there is no way back.
+    #[must_use]
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        self.predictor.set_precision(precision);
+        self.pred_proj.set_precision(precision);
         self
     }
 

@@ -167,15 +167,22 @@ fn neither_threads_nor_chunks_change_a_bit() {
     let shape = Shape { horizon: 5, dim: config.action };
     let (frames, plans) = (random("context", config.encoder.hidden), random("plans", 40 * shape.len()));
     let start = Start { context: &frames, history: &[] };
-    let run = |threads, chunk| {
-        let planner = JepaPlanner::new(&config, &params).unwrap().with_chunk(chunk);
+    let run = |precision, threads, chunk| {
+        let planner = JepaPlanner::new(&config, &params).unwrap().with_chunk(chunk).in_precision(precision);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| planner.rollout(start, shape, &plans).unwrap())
     };
-    let whole = run(1, 1000);
-    for (threads, chunk) in [(1, 1), (2, 7), (3, 16)] {
-        assert!(run(threads, chunk) == whole, "{threads} threads, chunks of {chunk}");
-    }
+    let whole = [Precision::F32, Precision::Bf16].map(|precision| {
+        let whole = run(precision, 1, 1000);
+        for (threads, chunk) in [(1, 1), (2, 7), (3, 16)] {
+            assert!(run(precision, threads, chunk) == whole, "{threads} threads, chunks of {chunk}");
+        }
+        whole
+    });
+    let scale = whole[0].iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let error = whole[0].iter().zip(&whole[1]).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / scale;
+    println!("bf16 against f32: {error:.1e}");
+    assert!(error > 0.0 && error < 2e-2, "{error}");
 }
 
 #[test]

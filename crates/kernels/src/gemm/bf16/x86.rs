@@ -248,6 +248,21 @@ pub(crate) fn pack_rows(a: &[f32], lda: usize, rows: Range<usize>, k: usize, out
     }
 }
 
+/// Rounds sixteen values into the eight pairs of `out`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(crate) fn put_row(values: &[f32; 16], out: &mut [f32]) {
+    let out: &mut [f32; 8] = match out.first_chunk_mut() {
+        Some(out) => out,
+        None => panic!("sixteen values make eight pairs"),
+    };
+    // SAFETY: 64 bytes are read, 32 written.
+    unsafe {
+        let pairs: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr())));
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), pairs);
+    }
+}
+
 /// The product; shapes were checked.
 ///
 /// # Safety
