@@ -91,6 +91,22 @@ pub fn bf16_unit() -> &'static str {
     }
 }
 
+/// Keeps the unit for bf16 busy without memory, for about as long as `rounds` rounds of the f32 loop; gives the number
+/// of operations.
+pub(crate) fn saturate(rounds: u64) -> f64 {
+    match unit() {
+        // SAFETY: the unit is reported only where the machine has it.
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        Unit::Amx => unsafe { x86::saturate_tiles((rounds / 8).max(1)) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        Unit::Vector => unsafe { x86::saturate_vectors((rounds / 4).max(1)) },
+        Unit::Rounded => 0.0,
+    }
+}
+
 /// The nearest bfloat16, ties to even, as the upper half of the bits. Subnormal values are what they are.
 #[inline(always)]
 pub(crate) fn bf16_bits(x: f32) -> u32 {

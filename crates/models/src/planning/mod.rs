@@ -36,10 +36,10 @@ use actions::ActionEmbedder;
 use encoder::Encoder;
 pub use encoder::{IMAGE_MEAN, IMAGE_STD};
 pub use model::{BlockTransform, JepaModel};
-pub use perf::{PlanPerf, perf};
+pub use perf::{PerfMethod, PerfSetup, PlanPerf, perf};
 use predictor::Predictor;
 use rollout::Workspace;
-pub use rollout::{Start, executed_flop, naive_flop};
+pub use rollout::{Start, executed_flop, executed_tokens, naive_flop};
 use weights::{Projector, Reader};
 
 /// What keeps a planner from being built or used.

@@ -242,11 +242,20 @@ fn the_cache_saves_arithmetic() {
     assert!((275e6..290e6).contains(&naive), "{naive}");
 }
 
-/// Run by hand: `cargo test --release -p worldbench-models planning -- --ignored --nocapture`.
 #[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let number = |name: &str, or: usize| std::env::var(name).map_or(or, |v| v.parse().unwrap());
-    let (iterations, threads) = (number("ITERATIONS", 30), number("THREADS", 2));
-    println!("{:#?}", perf(number("SAMPLES", 300), iterations, 5, threads).unwrap());
+fn a_slice_is_scaled() {
+    let setup = PerfSetup {
+        method: PerfMethod::DinoWmCompact,
+        precision: Precision::F32,
+        samples: 40,
+        iterations: 6,
+        horizon: 2,
+        slice: Some((4, 2)),
+        memory: Some(64 << 20),
+        threads: 1,
+    };
+    let found = perf(&setup).unwrap();
+    assert_eq!((found.measured_samples, found.measured_iterations), (4, 2));
+    assert!((found.seconds / found.measured_seconds - 30.0).abs() < 1e-6);
+    assert!(found.gflop < found.gflop_naive && found.tokens_per_s > 0.0 && found.encode_seconds.is_none());
 }
