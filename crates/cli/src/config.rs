@@ -22,7 +22,12 @@ pub const TRAIN: Presets = &[
     ("lewm-compact", include_str!("../../../configs/train/lewm-compact.toml")),
     ("pldm-full", include_str!("../../../configs/train/pldm-full.toml")),
     ("lewm-full", include_str!("../../../configs/train/lewm-full.toml")),
+    ("dino-wm-compact", include_str!("../../../configs/train/dino-wm-compact.toml")),
+    ("dino-wm-full", include_str!("../../../configs/train/dino-wm-full.toml")),
 ];
+
+/// Presets of `pretrain`.
+pub const PRETRAIN: Presets = &[("push_t", include_str!("../../../configs/pretrain/push_t.toml"))];
 
 /// Presets of planners.
 pub const PLAN: Presets = &[

@@ -33,9 +33,14 @@ pub fn preset_layers<T: serde::Serialize + serde::de::DeserializeOwned>(
     sets.iter().try_fold(Layers::new(&base)?, |layers, set| Ok(layers.set(set)?))
 }
 
-/// A training configuration.
+/// A training configuration of `train`.
 pub fn train_config(name: &str, sets: &[String]) -> Result<TrainConfig> {
-    let config: TrainConfig = preset_layers::<TrainConfig>(TRAIN, name, sets)?.resolve()?;
+    preset_config(TRAIN, name, sets)
+}
+
+/// A training configuration out of `presets`.
+pub fn preset_config(presets: Presets, name: &str, sets: &[String]) -> Result<TrainConfig> {
+    let config: TrainConfig = preset_layers::<TrainConfig>(presets, name, sets)?.resolve()?;
     config.check()?;
     Ok(config)
 }
@@ -103,14 +108,17 @@ pub fn load(directory: &Path, planner: &str, sets: &[String]) -> Result<(System,
     let worldbench_train::Loaded { model, method, .. } = worldbench_train::load(directory)?;
     let name = format!("{}-{}", method.name(), planner_label(planner).to_lowercase());
     let hash = file_hash(&directory.join("model.safetensors"))?;
-    Ok((system(method), config.build(name, hash, model)?))
+    let system = system(method).context("a frozen encoder is no world model")?;
+    Ok((system, config.build(name, hash, model)?))
 }
 
-/// The row's system for a method.
-pub fn system(method: Method) -> System {
+/// The row's system for a method; none for pretraining.
+pub fn system(method: Method) -> Option<System> {
     match method {
-        Method::Pldm => System::Pldm,
-        Method::Lewm => System::LeWm,
+        Method::Pldm => Some(System::Pldm),
+        Method::Lewm => Some(System::LeWm),
+        Method::DinoWm => Some(System::DinoWm),
+        Method::Mae => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! it, [`WindowSpec`] cuts clips out of it, [`Split`] keeps replays of one source on one side, and [`Loader`]
 //! renders batches of clips on background threads.
 
+pub mod features;
 pub mod formats;
 pub mod perf;
 pub mod store;

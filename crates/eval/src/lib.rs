@@ -13,6 +13,7 @@ pub mod collect;
 pub mod diagnose;
 pub mod gif;
 pub mod held_out;
+pub mod imagine;
 pub mod manifest;
 pub mod outcome;
 pub mod plot;

@@ -107,9 +107,7 @@ mod tests {
     fn definition(s: &Depthwise, weight: &[f32], bias: &[f32], x: &[f32]) -> Vec<f64> {
         let (rows, columns) = s.output();
         let (c, mut y) = (s.channels, Vec::new());
-        for (i, j, channel) in
-            (0..rows * columns * c).map(|n| (n / (columns * c), n / c % columns, n % c))
-        {
+        for (i, j, channel) in (0..rows * columns * c).map(|n| (n / (columns * c), n / c % columns, n % c)) {
             let mut sum = f64::from(bias[channel]);
             for (k, l) in (0..9).map(|n| (n / 3, n % 3)) {
                 let (row, column) = (i * s.stride + k, j * s.stride + l);

@@ -1,13 +1,19 @@
 //! World models: one method, one file.
 //!
 //! [`jepa`] holds the full-size network that PLDM and LeWM share; [`pldm`] and [`lewm`] are their objectives,
-//! [`losses`] the single terms. [`parity`] compares all of it with the reference's numbers.
+//! [`losses`] the single terms. [`encoders`] are frozen image encoders with published weights, read by
+//! [`state_dict`]. [`parity`] compares all of it with the reference's numbers.
 
 pub mod compact;
 pub mod dino_wm;
+pub mod encoders;
 pub mod jepa;
 pub mod lewm;
 pub mod losses;
+pub mod mae;
 pub mod parity;
+pub mod patch_decoder;
 pub mod planning;
 pub mod pldm;
+pub mod preprocess;
+pub mod state_dict;

@@ -37,8 +37,9 @@ impl VitConfig {
 const EPS: f64 = 1e-12;
 const INIT: Init = Init::Normal(0.02);
 
+/// One block of the encoder: pre-norm attention and feed-forward.
 #[derive(Clone, Debug)]
-struct Layer {
+pub struct Layer {
     before: LayerNorm,
     query: Linear,
     key: Linear,
@@ -66,7 +67,8 @@ fn linear(scope: &mut Scope, key: &str, inputs: usize, outputs: usize) -> Linear
 }
 
 impl Layer {
-    fn new(scope: &mut Scope, key: &str, c: &VitConfig) -> Self {
+    /// All keys under `{key}.`.
+    pub fn new(scope: &mut Scope, key: &str, c: &VitConfig) -> Self {
         let width = c.hidden;
         let head = |scope: &mut Scope, name: &str| {
             linear(scope, &format!("{key}.attention.attention.{name}"), width, width)
@@ -83,7 +85,9 @@ impl Layer {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, heads: usize) -> Tensor<3> {
+    /// `[B, N, D]` to the same.
+    #[must_use]
+    pub fn forward(&self, x: Tensor<3>, heads: usize) -> Tensor<3> {
         let normal = self.before.forward(x.clone());
         let part = |linear: &Linear| linear.forward(normal.clone()); // [B, N, D]
         let mixed = ops::attention(part(&self.query), part(&self.key), part(&self.value), heads, Mask::Full);

@@ -67,4 +67,10 @@ pub trait LatentModel: WorldModel {
 
     /// Normalises one raw action block `[K * 2]` in place: the inverse of [`WorldModel::decode_block`].
     fn encode_block(&self, block: &mut [f32]);
+
+    /// The frame `[R, R, 3]` that a latent `[L]` shows, by a model that has learned to draw its latents.
+    fn picture(&self, latent: &[f32]) -> Option<Vec<u8>> {
+        let _ = latent;
+        None
+    }
 }

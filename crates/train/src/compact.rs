@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_data::{Batch, FrameSource, Split, Store};
+use worldbench_data::{Batch, EpisodeView, FrameSource, Split, Store};
 use worldbench_models::compact::{
     self, ACTION, CompactConfig, CompactModel, CompactNet, Normalisation, PROPRIO, Whitener, Workers,
 };
@@ -51,7 +51,9 @@ impl CompactLearner {
         let ModelConfig::Compact(model) = &config.model else {
             return Err(TrainError::Config("model.architecture is not \"compact\"".into()));
         };
-        let normalisation = fit(model, store, &split.train)?;
+        let [proprio_mean, proprio_std] = moments(model.action_block, store, &split.train)?;
+        let actions = whitener(model.action_block, store, &split.train)?;
+        let normalisation = Normalisation { actions, proprio_mean, proprio_std };
         let mut net = CompactNet::new(model);
         net.encoder.background = median_frame(&config.model, store, &split.train)?;
         let hidden = model.encoder.normed();
@@ -113,38 +115,56 @@ impl CompactLearner {
     }
 }
 
-/// Whitening of the action blocks and moments of the proprioception over `episodes`.
-fn fit(config: &CompactConfig, store: &Store, episodes: &[usize]) -> Result<Normalisation, TrainError> {
+/// First rows of the whole action blocks of `episodes`, with their views.
+fn block_starts<'a>(
+    block: usize,
+    store: &'a Store,
+    episodes: &'a [usize],
+) -> impl Iterator<Item = Result<(EpisodeView<'a>, usize), TrainError>> {
+    episodes.iter().flat_map(move |&episode| {
+        let view = store.view(episode);
+        let last = view.as_ref().map_or(1, |view| view.len().saturating_sub(block));
+        (0..last).step_by(block).map(move |start| Ok((store.view(episode)?, start)))
+    })
+}
+
+const NO_BLOCK: &str = "the training split holds no action block; collect more episodes";
+
+/// Whitening of the action blocks of `episodes`.
+pub(crate) fn whitener(block: usize, store: &Store, episodes: &[usize]) -> Result<Whitener, TrainError> {
     let mut blocks = Vec::new();
-    let mut sums = [[0.0f64; 2]; PROPRIO];
-    let mut rows = 0.0;
-    for &episode in episodes {
-        let view = store.view(episode)?;
-        for start in (0..view.len().saturating_sub(config.action_block)).step_by(config.action_block) {
-            let actions: Vec<f32> =
-                (start..start + config.action_block).flat_map(|row| view.action(row)).collect();
-            blocks.extend(actions);
-            let s = view.state(start);
-            for (sum, v) in sums.iter_mut().zip([s[0], s[1], s[5], s[6]]) {
-                sum[0] += v;
-                sum[1] += v * v;
-            }
-            rows += 1.0;
+    for found in block_starts(block, store, episodes) {
+        let (view, start) = found?;
+        let actions: Vec<f32> = (start..start + block).flat_map(|row| view.action(row)).collect();
+        blocks.extend(actions);
+    }
+    if blocks.len() < 2 * block * ACTION {
+        return Err(TrainError::Config(NO_BLOCK.into()));
+    }
+    Ok(Whitener::fit(&blocks, block * ACTION))
+}
+
+/// Mean and standard deviation of the proprioception where action blocks of `episodes` begin.
+pub(crate) fn moments(
+    block: usize,
+    store: &Store,
+    episodes: &[usize],
+) -> Result<[[f64; PROPRIO]; 2], TrainError> {
+    let (mut sums, mut rows) = ([[0.0f64; 2]; PROPRIO], 0.0);
+    for found in block_starts(block, store, episodes) {
+        let (view, start) = found?;
+        let s = view.state(start);
+        for (sum, v) in sums.iter_mut().zip([s[0], s[1], s[5], s[6]]) {
+            sum[0] += v;
+            sum[1] += v * v;
         }
+        rows += 1.0;
     }
     if rows < 2.0 {
-        return Err(TrainError::Config(
-            "the training split holds no action block; collect more episodes".into(),
-        ));
+        return Err(TrainError::Config(NO_BLOCK.into()));
     }
-    let proprio_mean = sums.map(|s| s[0] / rows);
-    let proprio_std =
-        std::array::from_fn(|i| (sums[i][1] / rows - proprio_mean[i] * proprio_mean[i]).max(1e-8).sqrt());
-    Ok(Normalisation {
-        actions: Whitener::fit(&blocks, config.action_block * ACTION),
-        proprio_mean,
-        proprio_std,
-    })
+    let mean = sums.map(|s| s[0] / rows);
+    Ok([mean, std::array::from_fn(|i| (sums[i][1] / rows - mean[i] * mean[i]).max(1e-8).sqrt())])
 }
 
 /// Per-pixel median of frames spread over `episodes`, [R, R, 3]: what does not move.

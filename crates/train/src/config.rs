@@ -5,8 +5,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use worldbench_data::{FrameSpec, WindowSpec};
 use worldbench_env::raster::Filter;
 use worldbench_models::compact::{CompactConfig, CompactNet};
+use worldbench_models::mae::MaeConfig;
+
+use worldbench_nn::schedule::Schedule;
 
 use crate::TrainError;
+use crate::dino_wm::DinoWmTraining;
 use crate::full::FullConfig;
 
 /// The method, which decides what keeps the embedding from collapsing.
@@ -17,6 +21,10 @@ pub enum Method {
     Pldm,
     /// SIGReg.
     Lewm,
+    /// Dynamics of a frozen encoder's patch features (arXiv 2411.04983).
+    DinoWm,
+    /// Masked autoencoding: makes a frozen encoder, not a world model.
+    Mae,
 }
 
 impl Method {
@@ -26,6 +34,8 @@ impl Method {
         match self {
             Self::Pldm => "pldm",
             Self::Lewm => "lewm",
+            Self::DinoWm => "dino-wm",
+            Self::Mae => "mae",
         }
     }
 }
@@ -38,6 +48,10 @@ pub enum ModelConfig {
     Compact(CompactConfig),
     /// The published size.
     Full(FullConfig),
+    /// Predictor on frozen features.
+    DinoWm(DinoWmTraining),
+    /// Masked autoencoder.
+    Mae(MaeConfig),
 }
 
 impl<'de> Deserialize<'de> for ModelConfig {
@@ -47,7 +61,9 @@ impl<'de> Deserialize<'de> for ModelConfig {
         match architecture.as_ref().map_or(Some("compact"), toml::Value::as_str) {
             Some("compact") => table.try_into().map(Self::Compact).map_err(D::Error::custom),
             Some("full") => table.try_into().map(Self::Full).map_err(D::Error::custom),
-            _ => Err(D::Error::custom("architecture must be \"compact\" or \"full\"")),
+            Some("dino-wm") => table.try_into().map(Self::DinoWm).map_err(D::Error::custom),
+            Some("mae") => table.try_into().map(Self::Mae).map_err(D::Error::custom),
+            _ => Err(D::Error::custom("architecture must be \"compact\", \"full\", \"dino-wm\" or \"mae\"")),
         }
     }
 }
@@ -59,6 +75,8 @@ impl ModelConfig {
         match self {
             Self::Compact(c) => FrameSpec { resolution: c.encoder.resolution, filter: Filter::Area },
             Self::Full(c) => FrameSpec { resolution: c.network.encoder.image, filter: Filter::Linear },
+            Self::DinoWm(c) => c.frame(),
+            Self::Mae(c) => FrameSpec { resolution: c.encoder.image, filter: Filter::Linear },
         }
     }
 
@@ -68,13 +86,25 @@ impl ModelConfig {
         match self {
             Self::Compact(c) => c.action_block,
             Self::Full(c) => c.action_block,
+            Self::DinoWm(c) => c.action_block,
+            Self::Mae(_) => 1,
         }
     }
 
     /// Whether the model sees the agent's position and velocity beside the frame.
     #[must_use]
     pub fn proprio(&self) -> bool {
-        matches!(self, Self::Compact(c) if c.proprio)
+        match self {
+            Self::Compact(c) => c.proprio,
+            Self::DinoWm(c) => c.network.proprio > 0,
+            Self::Full(_) | Self::Mae(_) => false,
+        }
+    }
+
+    /// Environment steps between the starts of two training windows.
+    #[must_use]
+    pub fn start_stride(&self) -> usize {
+        if let Self::DinoWm(c) = self { c.start_stride } else { 1 }
     }
 
     /// Name of the architecture.
@@ -83,6 +113,8 @@ impl ModelConfig {
         match self {
             Self::Compact(_) => "compact",
             Self::Full(_) => "full",
+            Self::DinoWm(_) => "dino-wm",
+            Self::Mae(_) => "mae",
         }
     }
 }
@@ -105,8 +137,11 @@ pub struct TrainConfig {
     pub accumulate: u64,
     /// Frames of a window, `action_block` environment steps apart.
     pub frames: usize,
-    /// Peak learning rate (linear warm-up over 1 % of the steps, then half a cosine to 0).
+    /// Peak learning rate.
     pub learning_rate: f64,
+    /// Its course; by default a linear warm-up over 1 % of the steps, then half a cosine to 0.
+    #[serde(default = "warmup_cosine")]
+    pub schedule: Schedule,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Largest global gradient norm.
@@ -125,6 +160,10 @@ pub struct TrainConfig {
     pub validate_every: u64,
     /// The networks and loss weights.
     pub model: ModelConfig,
+}
+
+fn warmup_cosine() -> Schedule {
+    Schedule::WarmupCosine
 }
 
 fn one() -> u64 {
@@ -152,8 +191,16 @@ impl TrainConfig {
                 self.steps, self.batch
             ));
         }
-        if self.frames < 2 {
-            return fail(format!("frames = {} leaves nothing to predict; use at least 2", self.frames));
+        let stills = matches!(self.model, ModelConfig::Mae(_));
+        if stills != (self.method == Method::Mae) || stills != (self.frames == 1) {
+            return fail(format!(
+                "method = \"mae\", architecture = \"mae\" and frames = 1 go together; a world model needs at least 2 \
+                 frames, not {}",
+                self.frames
+            ));
+        }
+        if self.frames == 0 {
+            return fail("frames must be at least 1".into());
         }
         if !(self.learning_rate > 0.0 && self.clip > 0.0 && self.weight_decay >= 0.0) {
             return fail("learning_rate and clip must be positive, weight_decay at least 0".into());
@@ -170,6 +217,8 @@ impl TrainConfig {
         match &self.model {
             ModelConfig::Compact(model) => check_compact(model),
             ModelConfig::Full(model) => model.check(self.frames),
+            ModelConfig::DinoWm(model) => model.check(self.frames),
+            ModelConfig::Mae(model) => crate::pretrain::check(model),
         }
     }
 
@@ -179,6 +228,8 @@ impl TrainConfig {
         match &self.model {
             ModelConfig::Compact(model) => CompactNet::new(model).table.len(),
             ModelConfig::Full(model) => model.parameters(self.method),
+            ModelConfig::DinoWm(model) => model.init(0).count(),
+            ModelConfig::Mae(model) => model.init(0).count(),
         }
     }
 

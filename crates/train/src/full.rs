@@ -18,11 +18,11 @@ use worldbench_models::losses::Terms;
 use worldbench_models::planning::{IMAGE_MEAN, IMAGE_STD, JepaModel, JepaPlanner};
 use worldbench_models::pldm::{self, Pldm, PldmConfig, PldmLoss};
 use worldbench_nn::params::{from_vec, to_vec};
-use worldbench_nn::{Kind, Leaves, Params, Pass, Scope};
+use worldbench_nn::{Leaves, Params, Pass, Scope};
 use worldbench_plan::ActionNormaliser;
 
 use crate::checkpoint::{self, Tensor, Tensors};
-use crate::{Learner, Method, Metrics, TrainConfig, TrainError};
+use crate::{Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
 
 /// Keys of the inverse dynamics head begin with this.
 const IDM: &str = "idm.";
@@ -98,8 +98,8 @@ impl FullConfig {
 
     fn init(&self, method: Method, seed: u64) -> Params {
         match method {
-            Method::Pldm => self.pldm().init(seed),
             Method::Lewm => self.lewm().init(seed),
+            _ => self.pldm().init(seed),
         }
     }
 }
@@ -124,8 +124,8 @@ enum Network {
 impl Network {
     fn build(scope: &mut Scope, config: &FullConfig, method: Method) -> Self {
         match method {
-            Method::Pldm => Self::Pldm(Pldm::build(scope, &config.pldm())),
             Method::Lewm => Self::Lewm(Lewm::build(scope, &config.lewm())),
+            _ => Self::Pldm(Pldm::build(scope, &config.pldm())),
         }
     }
 
@@ -199,29 +199,6 @@ impl FullLearner {
         missing.for_each(|(block, _)| block.fill(0.0));
         (from_vec(frames, [b, t, 3, side, side], device), from_vec(actions, [b, t, block], device))
     }
-
-    /// Key, shape and kind of every tensor in files; counters are scalars there.
-    fn keys(&self) -> Vec<(String, Vec<usize>)> {
-        let shape = |e: &worldbench_nn::params::Entry| match e.kind {
-            Kind::Counter => vec![],
-            _ => e.shape.clone(),
-        };
-        self.params.entries().iter().map(|e| (e.key.clone(), shape(e))).collect()
-    }
-
-    fn restore_where(
-        &mut self,
-        tensors: Tensors,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<String, TrainError> {
-        let keys: Vec<_> = self.keys().into_iter().filter(|(key, _)| wanted(key)).collect();
-        let params = &mut self.params;
-        checkpoint::assign(Path::new("model.safetensors"), tensors, &keys, |i, values| {
-            if let Some(slot) = params.get_mut(&keys[i].0) {
-                slot.copy_from_slice(&values);
-            }
-        })
-    }
 }
 
 impl Learner for FullLearner {
@@ -263,18 +240,11 @@ impl Learner for FullLearner {
     }
 
     fn tensors(&self) -> Vec<Tensor<'_>> {
-        let entries = self.params.entries().iter();
-        let tensor = |e: &worldbench_nn::params::Entry| Tensor {
-            key: e.key.clone(),
-            shape: if e.kind == Kind::Counter { vec![] } else { e.shape.clone() },
-            values: self.params.get(&e.key).unwrap_or_default(),
-            integer: e.kind == Kind::Counter,
-        };
-        entries.map(tensor).collect()
+        named::tensors(&self.params)
     }
 
     fn restore(&mut self, tensors: Tensors) -> Result<String, TrainError> {
-        self.restore_where(tensors, |_| true)
+        named::restore(&mut self.params, tensors, |_| true)
     }
 
     fn exported(&self, key: &str) -> bool {
@@ -290,10 +260,6 @@ impl Learner for FullLearner {
         };
         toml::Table::try_from(saved).unwrap_or_default()
     }
-}
-
-fn metrics(terms: &Terms) -> Result<Metrics, TrainError> {
-    Ok(terms.metrics()?.into_iter().map(|(name, value)| (name, value as f32)).collect())
 }
 
 /// Loads a full-size checkpoint directory for planning: the model, its method and a key report.
@@ -317,7 +283,7 @@ pub fn load(directory: &Path) -> Result<(Arc<JepaModel>, Method, String), TrainE
         actions: saved.actions,
     };
     let (tensors, _) = checkpoint::read_tensors(&directory.join("model.safetensors"))?;
-    let report = learner.restore_where(tensors, pldm::in_checkpoint)?;
+    let report = named::restore(&mut learner.params, tensors, pldm::in_checkpoint)?;
     let FullLearner { config, params, actions, .. } = learner;
     let planner = JepaPlanner::new(&config.network, &params).map_err(|e| problem(e.to_string()))?;
     let model = JepaModel::new(planner, Box::new(actions), config.action_block)

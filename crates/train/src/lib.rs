@@ -7,20 +7,28 @@
 pub mod checkpoint;
 pub mod compact;
 pub mod config;
+pub mod dino_wm;
 pub mod full;
 pub mod log;
+mod named;
+pub mod pretrain;
 pub mod resume;
+pub mod scenes;
+mod shards;
 pub mod trainer;
 
 pub use compact::CompactLearner;
 pub use config::{Method, ModelConfig, TrainConfig};
+pub use dino_wm::{DinoWmLearner, DinoWmTraining};
 pub use full::{FullConfig, FullLearner};
+pub use pretrain::MaeLearner;
 pub use trainer::{Progress, Trainer};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use worldbench_data::{Split, Store};
+use worldbench_models::losses::Terms;
 use worldbench_plan::LatentModel;
 
 /// Why training failed.
@@ -48,6 +56,9 @@ pub enum TrainError {
     /// The data set.
     #[error(transparent)]
     Data(#[from] worldbench_data::DataError),
+    /// The frozen encoder.
+    #[error(transparent)]
+    Encoder(#[from] worldbench_models::encoders::Error),
     /// Networks, devices and parameters.
     #[error(transparent)]
     Nn(#[from] worldbench_nn::Error),
@@ -68,6 +79,11 @@ impl TrainError {
 
 /// Named loss terms and telemetry of one step, in a fixed order.
 pub type Metrics = Vec<(&'static str, f32)>;
+
+/// The numbers of loss terms.
+fn metrics(terms: &Terms) -> Result<Metrics, TrainError> {
+    Ok(terms.metrics()?.into_iter().map(|(name, value)| (name, value as f32)).collect())
+}
 
 /// A model in training, seen as one flat parameter vector.
 pub trait Learner {
@@ -127,6 +143,8 @@ pub fn learner(config: &TrainConfig, store: &Store, split: &Split) -> Result<Box
     match &config.model {
         ModelConfig::Compact(_) => Ok(Box::new(CompactLearner::new(config, store, split)?)),
         ModelConfig::Full(full) => Ok(Box::new(FullLearner::new(config, full, store, split)?)),
+        ModelConfig::DinoWm(model) => Ok(Box::new(DinoWmLearner::new(config, model, store, split)?)),
+        ModelConfig::Mae(mae) => Ok(Box::new(MaeLearner::new(config, mae)?)),
     }
 }
 
@@ -160,8 +178,9 @@ pub fn load(directory: &Path) -> Result<Loaded, TrainError> {
             compact::load(directory).map(|(model, method, report)| (Arc::new(model) as _, method, report))?
         }
         "full" => full::load(directory).map(|(model, method, report)| (model as _, method, report))?,
+        "dino-wm" => dino_wm::load(directory).map(|(model, method, report)| (model as _, method, report))?,
         other => {
-            let problem = format!("architecture `{other}` is not known; known: compact, full");
+            let problem = format!("architecture `{other}` is not known; known: compact, full, dino-wm");
             return Err(TrainError::Checkpoint { path, problem });
         }
     };

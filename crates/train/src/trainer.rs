@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use worldbench_data::{Loader, LoaderConfig, Normaliser, Split, Store, WindowSpec};
+use worldbench_data::{Loader, LoaderConfig, Normaliser, Split, Store, Window, WindowSpec};
 use worldbench_kernels::grad::{AdamW, squared_norm};
-use worldbench_nn::schedule::Schedule;
 
 use crate::checkpoint::Tensor;
 use crate::log::Log;
@@ -112,8 +111,15 @@ impl<'a> Trainer<'a> {
         self.state.seconds
     }
 
+    fn windows(&self, episodes: &[usize]) -> Result<Vec<Window>, TrainError> {
+        let mut windows = self.spec.enumerate(&self.store, episodes)?;
+        let stride = self.config.model.start_stride();
+        windows.retain(|window| (window.start as usize).is_multiple_of(stride));
+        Ok(windows)
+    }
+
     fn loader(&self, episodes: &[usize], shuffle: bool, at: u64) -> Result<Loader, TrainError> {
-        let windows = self.spec.enumerate(&self.store, episodes)?;
+        let windows = self.windows(episodes)?;
         let config = LoaderConfig {
             batch: self.config.batch,
             seed: self.config.seed,
@@ -176,7 +182,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn validation_batch(&self) -> Result<Option<worldbench_data::Batch>, TrainError> {
-        if self.spec.enumerate(&self.store, &self.split.val)?.len() < self.config.batch {
+        if self.windows(&self.split.val)?.len() < self.config.batch {
             return Ok(None);
         }
         Ok(Some(self.loader(&self.split.val, true, 0)?.next_batch()?))
@@ -203,7 +209,7 @@ impl<'a> Trainer<'a> {
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step });
         }
-        let lr = Schedule::WarmupCosine.rate(self.config.learning_rate, step, self.config.steps);
+        let lr = self.config.schedule.rate(self.config.learning_rate, step, self.config.steps);
         let adam = AdamW { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: self.config.weight_decay };
         let groups = learner.groups();
         let norms: Vec<f64> = groups.iter().map(|g| squared_norm(&self.grads[g.clone()]).sqrt()).collect();

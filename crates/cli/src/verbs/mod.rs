@@ -10,6 +10,7 @@ mod envs;
 mod eval;
 mod perf;
 mod plan;
+mod pretrain;
 mod protocol;
 mod replay;
 mod selftest;
@@ -41,6 +42,7 @@ pub struct Cli {
 enum Verb {
     Bench(bench::Args),
     Train(train::Args),
+    Pretrain(pretrain::Args),
     Collect(collect::Args),
     Data(data::Args),
     Eval(eval::Args),
@@ -62,6 +64,7 @@ impl Cli {
         match self.verb {
             Verb::Bench(args) => bench::run(&args),
             Verb::Train(args) => train::run(&args),
+            Verb::Pretrain(args) => pretrain::run(&args),
             Verb::Collect(args) => collect::run(&args),
             Verb::Data(args) => data::run(&args),
             Verb::Eval(args) => eval::run(&args),

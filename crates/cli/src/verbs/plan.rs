@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use worldbench_eval::{gif::write_gif, runner::run_episode};
+use worldbench_eval::{gif::write_gif, imagine, runner::run_episode};
 
 use crate::{
     output::{Outcome, print, print_json},
@@ -13,7 +13,10 @@ use crate::{
 
 /// Run one episode and write it as a GIF: agent, goal, distance curve
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  worldbench plan --policy oracle --episode 3 --out episode.gif")]
+#[command(after_help = "\
+Examples:
+  worldbench plan --policy oracle --episode 3 --out episode.gif
+  worldbench plan --checkpoint runs/dino-wm --episode 3 --out episode.gif --imagine imagined.png")]
 pub struct Args {
     #[command(flatten)]
     policy: PolicyArgs,
@@ -28,6 +31,10 @@ pub struct Args {
     /// GIF to write
     #[arg(long, value_name = "FILE.gif", default_value = "episode.gif")]
     out: PathBuf,
+    /// Also write this PNG: what the model imagines under the executed actions, below what really happened; needs a
+    /// checkpoint with a decoder
+    #[arg(long, value_name = "FILE.png", requires = "checkpoint")]
+    imagine: Option<PathBuf>,
     /// Print the outcome as JSON
     #[arg(long)]
     json: bool,
@@ -43,6 +50,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     let outcome = run_episode(&protocol, pair, args.episode, loaded.policy.as_ref(), args.seed)?;
     write_gif(&args.out, &outcome)?;
+    if let (Some(path), Some(checkpoint)) = (&args.imagine, &args.policy.checkpoint) {
+        let model = worldbench_train::load(checkpoint)?.model;
+        imagine::write(path, model.as_ref(), &outcome)?;
+    }
     if args.json {
         print_json(&outcome)?;
         return Ok(Outcome::Done);

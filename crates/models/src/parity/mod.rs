@@ -4,6 +4,7 @@
 //! holds a float64 twin of an expected value (`out64.*`), that is the truth.
 
 pub(crate) mod dino_wm;
+mod encoders;
 mod pldm;
 
 use std::collections::BTreeMap;
@@ -58,6 +59,12 @@ pub enum Error {
         /// The tensor.
         key: String,
     },
+    /// An encoder could not be built.
+    #[error(transparent)]
+    Encoder(#[from] crate::encoders::Error),
+    /// The weight file of an encoder is damaged or does not fit.
+    #[error(transparent)]
+    StateDict(#[from] crate::state_dict::Error),
 }
 
 /// A subject of the fixtures: its name, and all its checks on a directory and a device (with differentiation). A
@@ -65,7 +72,13 @@ pub enum Error {
 pub type Subject = (&'static str, fn(&Path, &Device) -> Result<Vec<Item>, Error>);
 
 /// What can be compared.
-pub const SUBJECTS: [Subject; 2] = [("pldm", pldm::check), ("dino-wm", dino_wm::check)];
+pub const SUBJECTS: [Subject; 5] = [
+    ("pldm", pldm::check),
+    ("image preprocessing", encoders::preprocessing),
+    ("dinov2 tiny", encoders::dinov2_tiny),
+    ("dinov2 small", encoders::dinov2_small),
+    ("dino-wm", dino_wm::check),
+];
 
 #[derive(Deserialize)]
 struct Tolerance {
@@ -183,9 +196,13 @@ mod tests {
             let worst = items.iter().map(|i| i.max_error / i.tolerance.max(1e-300)).fold(0.0, f64::max);
             println!("{subject}: {} items, worst use of a tolerance {worst:.2}", items.len());
             assert!(misses.is_empty(), "{misses:#?}");
-            let file = if subject == "pldm" { "pldm" } else { dino_wm::FILE };
+            // The copies of the encoders' fixtures are cut to one input.
+            let Some(file) = [("pldm", "pldm"), ("dino-wm", dino_wm::FILE)].iter().find(|f| f.0 == subject) else {
+                assert!(!items.is_empty(), "{subject}");
+                continue;
+            };
             let expected: BTreeMap<String, Tolerance> =
-                json(&directory.join(format!("{file}.tol.json"))).unwrap();
+                json(&directory.join(format!("{}.tol.json", file.1))).unwrap();
             let unchecked: Vec<_> =
                 expected.keys().filter(|key| !items.iter().any(|i| &i.name == *key)).collect();
             assert!(unchecked.is_empty(), "{subject}: {unchecked:?}");
@@ -195,7 +212,9 @@ mod tests {
     #[test]
     fn a_missing_directory_is_named() {
         let device = worldbench_nn::device("cpu").unwrap();
-        let error = pldm::check(Path::new("nowhere"), &device).unwrap_err().to_string();
-        assert!(error.contains("nowhere"), "{error}");
+        for (subject, check) in SUBJECTS {
+            let error = check(Path::new("nowhere"), &device).unwrap_err().to_string();
+            assert!(error.contains("nowhere"), "{subject}: {error}");
+        }
     }
 }

@@ -63,21 +63,9 @@ impl JepaModel {
         Ok(Self { planner, actions, action_block })
     }
 
-    /// The newest frames of the context that the model has room for, and the normalised blocks between them.
+    /// See [`history`].
     fn begin<'c>(&self, context: &Context<'c>) -> Result<(Vec<&'c [u8]>, Vec<f32>), CostError> {
-        let block = self.planner.config().action;
-        let frames = &context.frames[context.frames.len().saturating_sub(self.max_history())..];
-        if frames.is_empty() {
-            return Err("a plan needs at least one context frame".into());
-        }
-        let between = (frames.len() - 1) * block;
-        let first = context.actions.len().checked_sub(between).ok_or_else(|| {
-            let got = context.actions.len();
-            format!("{} context frames need {between} action values between them, got {got}", frames.len())
-        })?;
-        let mut history = context.actions[first..].to_vec();
-        history.chunks_exact_mut(block).for_each(|b| self.actions.normalise(b));
-        Ok((frames.iter().map(Vec::as_slice).collect(), history))
+        history(context, self.max_history(), self.planner.config().action, self.actions.as_ref())
     }
 
     /// Latents `[N, D]` of frames `[R, R, 3]`.
@@ -96,6 +84,27 @@ impl JepaModel {
     pub fn planner(&self) -> &JepaPlanner {
         &self.planner
     }
+}
+
+/// The newest frames of the context, at most `most`, and the normalised blocks of `block` numbers between them.
+pub(super) fn history<'c>(
+    context: &Context<'c>,
+    most: usize,
+    block: usize,
+    actions: &dyn BlockTransform,
+) -> Result<(Vec<&'c [u8]>, Vec<f32>), CostError> {
+    let frames = &context.frames[context.frames.len().saturating_sub(most)..];
+    if frames.is_empty() {
+        return Err("a plan needs at least one context frame".into());
+    }
+    let between = (frames.len() - 1) * block;
+    let first = context.actions.len().checked_sub(between).ok_or_else(|| {
+        let got = context.actions.len();
+        format!("{} context frames need {between} action values between them, got {got}", frames.len())
+    })?;
+    let mut history = context.actions[first..].to_vec();
+    history.chunks_exact_mut(block).for_each(|b| actions.normalise(b));
+    Ok((frames.iter().map(Vec::as_slice).collect(), history))
 }
 
 /// A goal cost from one start.

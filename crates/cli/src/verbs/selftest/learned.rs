@@ -11,10 +11,7 @@ use super::{Item, environment::read_json};
 use crate::output::describe;
 
 /// Subjects of the fixtures that this build lacks.
-const NOT_BUILT: [&str; 6] = [
-    "image preprocessing",
-    "DINOv2 tiny",
-    "DINOv2 small",
+const NOT_BUILT: [&str; 3] = [
     "goal-conditioned actors and values",
     "planners: gradient descent",
     "planners: gradient of the analytic cost",

@@ -13,6 +13,7 @@
 //! among threads and taken in chunks, which bounds the memory; neither changes a bit.
 
 mod flop;
+mod model;
 mod predictor;
 mod rollout;
 
@@ -25,6 +26,7 @@ use worldbench_plan::Part;
 use super::weights::{Dense, Reader};
 use super::{Error, check_len};
 use crate::dino_wm::DinoWmConfig;
+pub use model::{DinoWmModel, Picture, ProprioStatistics};
 pub use flop::{executed_flop, naive_flop, tokens};
 use predictor::Predictor;
 pub use rollout::DinoWmStart;
@@ -167,14 +169,15 @@ impl DinoWmPlanner {
         patches * c.features + c.state_width() - c.features
     }
 
-    /// The latent's parts, features and proprioception, of weight 1. With [`worldbench_plan::Reduction::Mean`] the cost
-    /// is the published one.
+    /// The latent's parts, features and proprioception, weighted so that their summed squares make the published cost:
+    /// a mean over the features plus a mean over the proprioception.
     #[must_use]
     pub fn parts(&self) -> Vec<Part> {
         let pixels = self.config.predictor.patches * self.config.features;
-        let mut parts = vec![Part::whole(pixels)];
+        let part = |start, len| Part { start, len, weight: 1.0 / len as f32 };
+        let mut parts = vec![part(0, pixels)];
         if self.proprio.is_some() {
-            parts.push(Part { start: pixels, len: self.config.proprio_width, weight: 1.0 });
+            parts.push(part(pixels, self.config.proprio_width));
         }
         parts
     }

@@ -123,6 +123,27 @@ impl DinoWmPlanner {
         Ok(out)
     }
 
+    /// Latents `[S, H, L]` of the predicted frames.
+    ///
+    /// # Errors
+    /// The candidates are no whole plans of the model's blocks.
+    pub fn predicted_latents(
+        &self,
+        start: &DinoWmStart,
+        shape: Shape,
+        candidates: &[f32],
+    ) -> Result<Vec<f32>, Error> {
+        let size = self.latent_width();
+        let stride = shape.horizon * size;
+        let mut out = vec![0.0; candidates.len() / shape.len().max(1) * stride];
+        self.for_each_path(start, shape, candidates, &mut out, stride, |path, _, out| {
+            for (t, out) in out.chunks_exact_mut(size).enumerate() {
+                self.write_latent(path.frame(start.frames + t), out);
+            }
+        })?;
+        Ok(out)
+    }
+
     /// Costs `[S]` of `candidates` `[S, H, A]` against a goal latent `[L]` of [`Self::latents`].
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::dino_wm::{DinoWm, is_mask};
 use crate::parity::dino_wm::small;
 
 const MEAN: Objective =
-    Objective { steps: worldbench_plan::Steps::Last, reduction: Reduction::Mean, control: 0.0 };
+    Objective { steps: worldbench_plan::Steps::Last, reduction: Reduction::Sum, control: 0.0 };
 
 fn random(purpose: &str, len: usize) -> Vec<f32> {
     let mut values = vec![0.0; len];

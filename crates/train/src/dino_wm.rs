@@ -1,0 +1,457 @@
+//! DINO-WM as a [`Learner`]: a predictor on the features of a frozen encoder, on Burn.
+//!
+//! Features come from a cache beside the data ([`worldbench_data::features`]) where it fits `cache_gb`, else every
+//! batch is encoded anew. Losses are means over windows, so a batch is split among threads ([`crate::shards`]).
+//! The schedule is the trainer's; the reference clips gradients that are still multiplied by the loss scale, here they
+//! are not scaled at all.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use worldbench_data::features::{FeatureSpec, Features, frames};
+use worldbench_data::{Batch, FrameSpec, Normaliser, NormaliserKind, Split, Store, WindowSpec};
+use worldbench_env::raster::Filter;
+use worldbench_models::compact::{ACTION, PROPRIO, Whitener};
+use worldbench_models::dino_wm::{Clip, DinoWm, DinoWmConfig};
+use worldbench_models::losses::{Terms, mse};
+use worldbench_models::patch_decoder::{PatchDecoder, cut, join};
+use worldbench_models::encoders::{self, EncoderConfig, FrozenEncoder};
+use worldbench_models::planning::{BlockTransform, DinoWmModel, DinoWmPlanner};
+use worldbench_nn::params::{from_vec, to_vec};
+use worldbench_nn::vit::VitConfig;
+use worldbench_nn::{Params, Pass, Scope};
+use worldbench_plan::ActionNormaliser;
+
+use crate::checkpoint::{self, Tensor, Tensors};
+use crate::compact::{moments, whitener};
+use crate::shards::Shards;
+use crate::{Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
+
+/// How action blocks are normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActionScaling {
+    /// Mean and deviation per action dimension, as published.
+    Zscore,
+    /// The whole block to identity covariance, so that a planner's samples look like the data's blocks.
+    Whiten,
+}
+
+/// Encoder, networks and data of DINO-WM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DinoWmTraining {
+    /// Device that trains, e.g. `cpu` or `cuda:0`.
+    pub device: String,
+    /// Environment steps of one action block.
+    pub action_block: usize,
+    /// How action blocks are normalised.
+    pub actions: ActionScaling,
+    /// Environment steps between the starts of two training windows; only frames at its multiples are encoded.
+    pub start_stride: usize,
+    /// Largest feature cache in gigabytes; a larger one is not made, and every batch is encoded anew.
+    pub cache_gb: f64,
+    /// The frozen encoder.
+    pub encoder: EncoderConfig,
+    /// The predictor; `features` and `predictor.patches` are the encoder's.
+    pub network: DinoWmConfig,
+    /// A decoder of features to pixels, trained beside the predictor without touching it, so that imagined frames can be
+    /// looked at; none when left out. Its image is the encoder's, its patches make the encoder's grid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<VitConfig>,
+}
+
+impl DinoWmTraining {
+    /// Checks what would otherwise fail deep inside the network.
+    ///
+    /// # Errors
+    /// Names the setting and what it may be.
+    pub fn check(&self, steps: usize) -> Result<(), TrainError> {
+        let fail = |message: String| Err(TrainError::Config(message));
+        let (network, predictor) = (&self.network, &self.network.predictor);
+        if self.action_block == 0 || network.action != self.action_block * ACTION {
+            return fail(format!("model.network.action must be {ACTION} x model.action_block"));
+        }
+        if self.start_stride == 0 || !self.action_block.is_multiple_of(self.start_stride) {
+            let block = self.action_block;
+            return fail(format!("model.start_stride must divide model.action_block = {block}"));
+        }
+        if ![0, PROPRIO].contains(&network.proprio) {
+            return fail(format!("model.network.proprio = {} must be {PROPRIO} or 0", network.proprio));
+        }
+        if [predictor.depth, predictor.heads, predictor.head_width, network.action_width].contains(&0) {
+            return fail("model.network: depth, heads and widths must be at least 1".into());
+        }
+        if let Some(c) = &self.decoder {
+            let patches = c.image.checked_div(c.patch).map_or(0, |side| side * side);
+            let fits = c.patch > 0 && c.image.is_multiple_of(c.patch) && patches == predictor.patches;
+            if !fits || c.image != self.encoder.image || c.heads == 0 || !c.hidden.is_multiple_of(c.heads) {
+                return fail(format!(
+                    "model.decoder needs the encoder's image ({}), patches that make a grid of {} tokens, and a width \
+                     that is a multiple of its heads",
+                    self.encoder.image, predictor.patches
+                ));
+            }
+        }
+        if steps - 1 > predictor.frames {
+            let most = predictor.frames + 1;
+            return fail(format!("frames = {steps}: model.network.predictor.frames leaves room for {most}"));
+        }
+        Ok(())
+    }
+
+    /// Freshly initialised parameters; the decoder's come last.
+    #[must_use]
+    pub fn init(&self, seed: u64) -> Params {
+        Params::init(seed, |scope| Networks::build(scope, self))
+    }
+
+    /// Size of the frames and how they are made.
+    #[must_use]
+    pub fn frame(&self) -> FrameSpec {
+        FrameSpec { resolution: self.encoder.image, filter: Filter::Linear }
+    }
+
+    /// The encoder, held against what the predictor expects.
+    fn open_encoder(&self) -> Result<Arc<dyn FrozenEncoder>, TrainError> {
+        let encoder = encoders::open(&self.encoder)?;
+        let (tokens, width) = (encoder.tokens(), encoder.width());
+        let network = &self.network;
+        if (network.predictor.patches, network.features) != (tokens, width) {
+            return Err(TrainError::Config(format!(
+                "encoder {} gives {tokens} tokens of width {width}: set model.network.predictor.patches = {tokens} and \
+                 model.network.features = {width}",
+                encoder.name()
+            )));
+        }
+        Ok(encoder.into())
+    }
+}
+
+/// What is trained.
+struct Networks {
+    world: DinoWm,
+    decoder: Option<PatchDecoder>,
+}
+
+/// Keys of the decoder begin with this.
+const DECODER: &str = "decoder.";
+
+impl Networks {
+    fn build(scope: &mut Scope, config: &DinoWmTraining) -> Self {
+        let width = config.network.features;
+        let world = DinoWm::build(scope, &config.network);
+        let decoder = config.decoder.as_ref().map(|c| PatchDecoder::new(scope, "decoder", width, c));
+        Self { world, decoder }
+    }
+}
+
+/// Fitted on the training data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Actions {
+    Zscore(ActionNormaliser),
+    Whiten(Whitener),
+}
+
+impl Actions {
+    fn transform(&self) -> &dyn BlockTransform {
+        match self {
+            Self::Zscore(normaliser) => normaliser,
+            Self::Whiten(whitener) => whitener,
+        }
+    }
+}
+
+/// Everything that evaluation needs beside weights.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    architecture: String,
+    method: Method,
+    /// SHA-256 of the encoder, which is not part of the checkpoint.
+    encoder_sha256: String,
+    model: DinoWmTraining,
+    actions: Actions,
+    proprio_mean: [f64; PROPRIO],
+    proprio_std: [f64; PROPRIO],
+}
+
+/// A DINO-WM in training.
+pub struct DinoWmLearner {
+    saved: Saved,
+    seed: u64,
+    device: Device,
+    params: Params,
+    shards: Shards,
+    encoder: Arc<dyn FrozenEncoder>,
+    features: Option<Features>,
+    spec: WindowSpec,
+}
+
+/// What the network sees of a batch.
+struct Inputs {
+    /// `[B, T, P, F]`
+    features: Vec<f32>,
+    /// `[B, T, 4]`
+    proprio: Vec<f32>,
+    /// `[B, T, A]`
+    actions: Vec<f32>,
+}
+
+impl DinoWmLearner {
+    /// A fresh model. Statistics are fitted on the training episodes; features are computed unless they lie there.
+    ///
+    /// # Errors
+    /// When the configuration makes no sense, the encoder's weights are not found, or the data are too few.
+    pub fn new(
+        config: &TrainConfig,
+        model: &DinoWmTraining,
+        store: &Store,
+        split: &Split,
+    ) -> Result<Self, TrainError> {
+        config.check()?;
+        let encoder = model.open_encoder()?;
+        let actions = match model.actions {
+            ActionScaling::Whiten => Actions::Whiten(whitener(model.action_block, store, &split.train)?),
+            ActionScaling::Zscore => {
+                let fitted = Normaliser::fit_actions(NormaliserKind::Zscore, store, &split.train)?;
+                let fitted = ActionNormaliser::new(fitted.offset, fitted.scale);
+                Actions::Zscore(fitted.map_err(|e| TrainError::Config(e.to_string()))?)
+            }
+        };
+        let [proprio_mean, proprio_std] = moments(model.action_block, store, &split.train)?;
+        let saved = Saved {
+            architecture: "dino-wm".into(),
+            method: config.method,
+            encoder_sha256: encoder.fingerprint(),
+            model: model.clone(),
+            actions,
+            proprio_mean,
+            proprio_std,
+        };
+        Ok(Self {
+            features: cache(model, encoder.as_ref(), store)?,
+            saved,
+            seed: config.seed,
+            device: worldbench_nn::device(&model.device)?,
+            params: model.init(config.seed),
+            shards: Shards::new(config.threads)?,
+            encoder,
+            spec: config.window_spec(),
+        })
+    }
+
+    fn inputs(&self, batch: &Batch) -> Result<Inputs, TrainError> {
+        let network = &self.saved.model.network;
+        let (frames, size) = (batch.missing.len(), network.predictor.patches * network.features);
+        let mut features = vec![0.0; frames * size];
+        match &self.features {
+            Some(cache) => {
+                let mut out = features.chunks_exact_mut(size);
+                for &window in &batch.windows {
+                    for (row, out) in self.spec.frame_rows(window).zip(&mut out) {
+                        cache.read(window.episode as usize, row, out)?;
+                    }
+                }
+            }
+            None => {
+                let pixels = batch.frames.len() / frames.max(1);
+                let images: Vec<&[u8]> = batch.frames.chunks_exact(pixels).collect();
+                self.encoder.encode(&images, &mut features)?;
+            }
+        }
+        let mut actions = batch.actions.clone();
+        for (block, &missing) in actions.chunks_exact_mut(network.action).zip(&batch.missing) {
+            self.saved.actions.transform().normalise(block);
+            // The loader writes a missing action as raw 0; the method wants 0 after normalisation.
+            if missing {
+                block.fill(0.0);
+            }
+        }
+        let (mean, std) = (&self.saved.proprio_mean, &self.saved.proprio_std);
+        let normalised = |s: &[f32]| {
+            let raw = [s[0], s[1], s[5], s[6]];
+            std::array::from_fn::<f32, PROPRIO, _>(|i| ((f64::from(raw[i]) - mean[i]) / std[i]) as f32)
+        };
+        let proprio = batch.states.chunks_exact(7).flat_map(normalised).collect();
+        Ok(Inputs { features, proprio, actions })
+    }
+
+    /// The part `windows` of a batch.
+    fn clip(&self, inputs: &Inputs, windows: Range<usize>, device: &Device) -> Clip {
+        let network = &self.saved.model.network;
+        let (b, t) = (windows.len(), self.spec.num_steps);
+        let (patches, features) = (network.predictor.patches, network.features);
+        let part = |values: &[f32], width: usize| {
+            values[windows.start * t * width..windows.end * t * width].to_vec()
+        };
+        Clip {
+            features: from_vec(part(&inputs.features, patches * features), [b, t, patches, features], device),
+            proprio: from_vec(part(&inputs.proprio, PROPRIO), [b, t, PROPRIO], device),
+            actions: from_vec(part(&inputs.actions, network.action), [b, t, network.action], device),
+        }
+    }
+}
+
+impl DinoWmLearner {
+    /// Loss terms of the windows `share`. The decoder sees one frame of each, another in every step; its loss is added to
+    /// the total, but shares no parameter with the rest.
+    #[allow(clippy::too_many_arguments)]
+    fn terms(
+        &self,
+        networks: &Networks,
+        inputs: &Inputs,
+        batch: &Batch,
+        share: Range<usize>,
+        step: u64,
+        device: &Device,
+        pass: &mut Pass,
+    ) -> Terms {
+        let mut terms = networks.world.loss(self.clip(inputs, share.clone(), device), pass);
+        let (Some(decoder), Some(sizes)) = (&networks.decoder, &self.saved.model.decoder) else {
+            return terms;
+        };
+        let network = &self.saved.model.network;
+        let (patches, width) = (network.predictor.patches, network.features);
+        let pixels = 3 * sizes.image * sizes.image;
+        let (mut features, mut targets) = (Vec::new(), Vec::new());
+        for window in share.clone() {
+            let frame = window * self.spec.num_steps + (window + step as usize) % self.spec.num_steps;
+            features.extend_from_slice(&inputs.features[frame * patches * width..][..patches * width]);
+            cut(&batch.frames[frame * pixels..][..pixels], sizes.image, sizes.patch, &mut targets);
+        }
+        let features = from_vec(features, [share.len(), patches, width], device);
+        let targets = from_vec(targets, [share.len(), patches, pixels / patches], device);
+        let error = mse(decoder.decode(decoder.bridge(features)), targets);
+        terms.total = terms.total + error.clone();
+        terms.items.push(("decoder_loss", error));
+        terms
+    }
+}
+
+/// Opens or makes the feature cache of `store`, unless it would be too large.
+fn cache(
+    model: &DinoWmTraining,
+    encoder: &dyn FrozenEncoder,
+    store: &Store,
+) -> Result<Option<Features>, TrainError> {
+    let spec = FeatureSpec {
+        encoder: encoder.fingerprint(),
+        data: store.hash(),
+        stride: model.start_stride,
+        tokens: encoder.tokens(),
+        width: encoder.width(),
+    };
+    if spec.bytes(frames(store, spec.stride)) as f64 > model.cache_gb * 1e9 {
+        return Ok(None);
+    }
+    let mut encode = |frames: &[&[u8]], out: &mut [f32]| encoder.encode(frames, out).map_err(|e| e.to_string());
+    let mut quiet = |_: usize, _: usize| ();
+    let path = spec.path(store.path());
+    let frame = model.frame();
+    Ok(Some(Features::open_or_make(&path, &spec, store, frame, &mut encode, &mut quiet)?))
+}
+
+impl Learner for DinoWmLearner {
+    fn params(&self) -> &[f32] {
+        &self.params.values
+    }
+
+    fn params_mut(&mut self) -> &mut [f32] {
+        &mut self.params.values
+    }
+
+    fn groups(&self) -> Vec<Range<usize>> {
+        let decoder = self.params.group(DECODER);
+        let world = 0..if decoder.is_empty() { self.params.count() } else { decoder.start };
+        [world, decoder].into_iter().filter(|group| !group.is_empty()).collect()
+    }
+
+    fn step(&mut self, batch: &Batch, step: u64, grads: &mut [f32]) -> Result<Metrics, TrainError> {
+        let inputs = self.inputs(batch)?;
+        self.shards.run(batch.windows.len(), grads, |share| {
+            let mut pass = Pass::train(self.seed, step, share.start as u64);
+            let build = |scope: &mut Scope| Networks::build(scope, &self.saved.model);
+            let (networks, leaves) = self.params.bind(&self.device, build)?;
+            let terms = self.terms(&networks, &inputs, batch, share, step, &self.device, &mut pass);
+            let gradient = leaves.gradients(&terms.total)?;
+            Ok((metrics(&terms)?, gradient))
+        })
+    }
+
+    fn validate(&self, batch: &Batch) -> Result<Metrics, TrainError> {
+        let device = self.device.clone().inner();
+        let build = |scope: &mut Scope| Networks::build(scope, &self.saved.model);
+        let (networks, _) = self.params.bind(&device, build)?;
+        let (inputs, all) = (self.inputs(batch)?, 0..batch.windows.len());
+        metrics(&self.terms(&networks, &inputs, batch, all, 0, &device, &mut Pass::eval()))
+    }
+
+    fn tensors(&self) -> Vec<Tensor<'_>> {
+        named::tensors(&self.params)
+    }
+
+    fn restore(&mut self, tensors: Tensors) -> Result<String, TrainError> {
+        named::restore(&mut self.params, tensors, |_| true)
+    }
+
+    fn config(&self) -> toml::Table {
+        toml::Table::try_from(self.saved.clone()).unwrap_or_default()
+    }
+}
+
+/// Loads a checkpoint directory for planning: the model, its method and a key report.
+///
+/// # Errors
+/// Names the file and the key that is wrong, or says that the encoder is another than the one trained with.
+pub fn load(directory: &Path) -> Result<(Arc<DinoWmModel>, Method, String), TrainError> {
+    let path = directory.join("config.toml");
+    let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+    let problem = |problem: String| TrainError::Checkpoint { path: path.clone(), problem };
+    let saved: Saved = toml::from_str(&text).map_err(|e| problem(e.message().into()))?;
+    saved.model.check(2)?;
+    let encoder = saved.model.open_encoder()?;
+    if encoder.fingerprint() != saved.encoder_sha256 {
+        return Err(problem(format!(
+            "the model was trained on an encoder with SHA-256 {}, the one found has {}; give those weights in \
+             model.encoder.weights",
+            saved.encoder_sha256,
+            encoder.fingerprint()
+        )));
+    }
+    let mut params = saved.model.init(0);
+    let (tensors, _) = checkpoint::read_tensors(&directory.join("model.safetensors"))?;
+    let report = named::restore(&mut params, tensors, |_| true)?;
+    let planner = DinoWmPlanner::new(&saved.model.network, &params).map_err(|e| problem(e.to_string()))?;
+    let actions: Box<dyn BlockTransform> = match saved.actions {
+        Actions::Zscore(normaliser) => Box::new(normaliser),
+        Actions::Whiten(whitener) => Box::new(whitener),
+    };
+    let statistics = (saved.proprio_mean, saved.proprio_std);
+    let mut model = DinoWmModel::new(planner, encoder, actions, statistics, saved.model.action_block)
+        .map_err(|e| problem(e.to_string()))?;
+    if let Some(picture) = picture(&saved.model, &params)? {
+        model = model.with_picture(picture);
+    }
+    Ok((Arc::new(model), saved.method, report))
+}
+
+/// Turns features `[P, F]` into a frame `[R, R, 3]`.
+type Picture = Box<dyn Fn(&[f32]) -> Vec<u8> + Send + Sync>;
+
+fn picture(model: &DinoWmTraining, params: &Params) -> Result<Option<Picture>, TrainError> {
+    let device = worldbench_nn::device("cpu")?.inner();
+    let (networks, _) = params.bind(&device, |scope| Networks::build(scope, model))?;
+    let shape = [1, model.network.predictor.patches, model.network.features];
+    Ok(networks.decoder.zip(model.decoder).map(|(decoder, sizes)| {
+        Box::new(move |features: &[f32]| {
+            let features = from_vec(features.to_vec(), shape, &device);
+            let patches = to_vec(decoder.decode(decoder.bridge(features))).unwrap_or_default();
+            join(&patches, sizes.image, sizes.patch)
+        }) as Picture
+    }))
+}
