@@ -40,7 +40,7 @@ fn measure(threads: usize) {
     let mut best = [[f64::INFINITY; 2]; SHAPES.len()];
     let mut cases = SHAPES.map(Case::new);
     for _ in 0..60 {
-        peak = peak.max(peak_flops(threads, 500_000));
+        peak = peak.max(peak_flops(worldbench_kernels::gemm::Precision::F32, threads, 500_000));
         for ((best, case), shape) in best.iter_mut().zip(&mut cases).zip(SHAPES) {
             for (best, activation) in best.iter_mut().zip([Activation::Identity, Activation::Gelu]) {
                 *best = (0..3).map(|_| case.seconds(shape, activation)).fold(*best, f64::min);

@@ -1,10 +1,11 @@
 //! Scaled dot-product attention over heads that lie side by side in a row.
 
-use crate::gemm::{Layout, load, store};
+use crate::gemm::{Layout, Precision, load, store};
 use crate::ops::softmax_row;
 use crate::simd::{LANES, Lanes, kernel};
 use std::cell::RefCell;
 
+mod engine;
 mod packed;
 
 pub use packed::KeyValues;
@@ -92,7 +93,7 @@ impl Attention {
         }
         KEY_VALUES.with_borrow_mut(|packed| {
             for b in 0..self.batch {
-                packed.clear(self.heads, self.dim, self.keys);
+                packed.clear(self.heads, self.dim, self.keys, Precision::F32);
                 let at = b * self.keys * kv_stride;
                 packed.append(self.keys, &k[at..], &v[at..], kv_stride);
                 let (q, out) = (&q[b * self.queries * q_stride..], &mut out[b * self.queries * out_stride..]);
@@ -217,14 +218,14 @@ mod tests {
             let mask = Mask::Causal(frame);
             let all = same_bits(|| {
                 let mut packed = KeyValues::default();
-                packed.clear(heads, dim, rows);
+                packed.clear(heads, dim, rows, Precision::F32);
                 packed.append(rows, k, v, stride);
                 let mut all = vec![0.0; rows * width];
                 packed.attend(rows, mask, 0.2, &qkv, stride, &mut all, width);
                 all
             });
             let (mut first, mut packed) = (KeyValues::default(), KeyValues::default());
-            first.clear(heads, dim, rows);
+            first.clear(heads, dim, rows, Precision::F32);
             first.append(frame, k, v, stride);
             packed.copy_from(&first);
             for f in 0..frames {
@@ -236,6 +237,39 @@ mod tests {
                 packed.attend(frame, Mask::Full, 0.2, &qkv[at..], stride, &mut out, width);
                 assert_eq!(out, all[f * frame * width..][..frame * width]);
             }
+        }
+    }
+
+    #[test]
+    fn bf16_rounds_on_every_unit_and_keeps_its_bits() {
+        for (frame, dim) in [(49, 32), (16, 20), (5, 64), (33, 7)] {
+            let (heads, rows) = (2, 3 * frame);
+            let width = heads * dim;
+            let qkv = values(4, rows * 3 * width);
+            let (k, v, stride) = (&qkv[width..], &qkv[2 * width..], 3 * width);
+            let mask = Mask::Causal(frame);
+            let shape = Attention { batch: 1, queries: rows, keys: rows, heads, dim, scale: 0.3, mask };
+            let exact = reference(&shape, &qkv);
+            crate::gemm::bf16::tests::on_every_unit(|unit| {
+                let mut packed = KeyValues::default();
+                packed.clear(heads, dim, rows, Precision::Bf16);
+                packed.append(rows, k, v, stride);
+                let mut all = vec![0.0; rows * width];
+                packed.attend(rows, mask, 0.3, &qkv, stride, &mut all, width);
+                for (g, e) in all.iter().zip(&exact) {
+                    assert!((f64::from(*g) - e).abs() < 1e-2, "{unit:?} {frame} {dim}: {g} against {e}");
+                }
+                packed.clear(heads, dim, rows, Precision::Bf16);
+                for f in 0..3 {
+                    let at = f * frame * stride;
+                    packed.append(frame, &k[at..], &v[at..], stride);
+                    let mut copy = KeyValues::default();
+                    copy.copy_from(&packed);
+                    let mut out = vec![0.0; frame * width];
+                    copy.attend(frame, Mask::Full, 0.3, &qkv[at..], stride, &mut out, width);
+                    assert_eq!(out, all[f * frame * width..][..frame * width], "{unit:?} {frame} {dim}");
+                }
+            });
         }
     }
 

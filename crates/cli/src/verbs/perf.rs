@@ -1,6 +1,6 @@
 //! `worldbench perf`.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
 use worldbench_env::{
     PushT, TwoRoom,
@@ -9,10 +9,16 @@ use worldbench_env::{
     two_room,
 };
 
+use worldbench_kernels::gemm::{Precision, bf16_unit};
+use worldbench_models::planning::{PerfMethod, PerfSetup, perf};
+
 use crate::{
     config::environment,
     output::{Outcome, print, print_json},
 };
+
+/// Samples and iterations of the slice that the full-size DINO-WM is measured on.
+const SLICE: (usize, usize) = (8, 2);
 
 /// Measure this machine
 #[derive(Debug, clap::Args)]
@@ -66,9 +72,20 @@ struct DataArgs {
     json: bool,
 }
 
-/// One solve of the cross-entropy method with the full-size PLDM (random weights, one environment)
+/// One solve of the cross-entropy method with random weights, one environment
+///
+/// The full-size DINO-WM is measured on a slice of 8 samples x 2 iterations and scaled, unless --whole is given.
 #[derive(Debug, clap::Args)]
 struct PlanArgs {
+    /// World model: pldm or dino-wm
+    #[arg(long, default_value = "pldm")]
+    method: Method,
+    /// Its size: full as published, compact as trained on two cores (dino-wm only)
+    #[arg(long, default_value = "full")]
+    size: Size,
+    /// Precision of the rollouts: f32 or bf16
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// Candidate plans per iteration
     #[arg(long, default_value_t = 300, value_parser = size)]
     samples: usize,
@@ -78,6 +95,12 @@ struct PlanArgs {
     /// Action blocks of a plan
     #[arg(long, default_value_t = 5, value_parser = size)]
     horizon: usize,
+    /// Run every sample and iteration, also of the full-size DINO-WM
+    #[arg(long)]
+    whole: bool,
+    /// Limit on the buffers of a DINO-WM rollout
+    #[arg(long, value_name = "BYTES")]
+    max_memory: Option<usize>,
     /// Threads
     #[arg(long, default_value_t = cores(), value_parser = threads)]
     threads: usize,
@@ -86,9 +109,24 @@ struct PlanArgs {
     json: bool,
 }
 
-/// Peak f32 arithmetic of the CPU: the yardstick of every other figure
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Method {
+    Pldm,
+    DinoWm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Size {
+    Full,
+    Compact,
+}
+
+/// Peak arithmetic of the CPU: the yardstick of every other figure
 #[derive(Debug, clap::Args)]
 struct PeakArgs {
+    /// Precision: f32 or bf16
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
     /// Threads
     #[arg(long, default_value_t = cores(), value_parser = threads)]
     threads: usize,
@@ -161,32 +199,53 @@ fn data(args: &DataArgs) -> Result<()> {
 }
 
 fn plan(args: &PlanArgs) -> Result<()> {
-    let PlanArgs { samples, iterations, horizon, threads, json } = *args;
-    let measured = worldbench_models::planning::perf(samples, iterations, horizon, threads)?;
-    if json {
+    let method = match (args.method, args.size) {
+        (Method::Pldm, Size::Full) => PerfMethod::Pldm,
+        (Method::DinoWm, Size::Full) => PerfMethod::DinoWmFull,
+        (Method::DinoWm, Size::Compact) => PerfMethod::DinoWmCompact,
+        (Method::Pldm, Size::Compact) => {
+            bail!("--size compact: only dino-wm has a compact size to measure; give --method dino-wm")
+        }
+    };
+    let slice = (method == PerfMethod::DinoWmFull && !args.whole).then_some(SLICE);
+    let PlanArgs { precision, samples, iterations, horizon, threads, .. } = *args;
+    let memory = args.max_memory;
+    let setup = PerfSetup { method, precision, samples, iterations, horizon, slice, memory, threads };
+    let measured = perf(&setup)?;
+    if args.json {
         return print_json(&measured);
     }
     let (seconds, rate, share) = (measured.seconds, measured.gflops, 100.0 * measured.share_of_peak);
     print(format!("solve   {seconds:.2} s: {samples} samples x {iterations} iterations x {horizon} blocks"))?;
-    print(format!("rate    {rate:.0} GFLOP/s, {share:.0} % of the peak of {threads} threads"))?;
+    let (part, rounds) = (measured.measured_samples, measured.measured_iterations);
+    if (part, rounds) != (samples, iterations) {
+        let ran = measured.measured_seconds;
+        print(format!("scaled  from {part} samples x {rounds} iterations, which took {ran:.2} s"))?;
+    }
+    print(format!(
+        "rate    {rate:.0} GFLOP/s {} ({}), {share:.0} % of the peak of {threads} threads; {:.0} tokens/s",
+        measured.precision, measured.instructions, measured.tokens_per_s
+    ))?;
     let (executed, naive) = (measured.gflop, measured.gflop_naive);
     print(format!("work    {executed:.0} GFLOP executed, {naive:.0} in the plain rollout"))?;
-    print(format!(
-        "encode  {:.3} s for context and goal, {:.0} MB in all",
-        measured.encode_seconds,
-        measured.memory as f64 / 1e6
-    ))
+    if let Some(seconds) = measured.encode_seconds {
+        print(format!("encode  {seconds:.3} s for context and goal"))?;
+    }
+    print(format!("memory  {:.0} MB of weights and buffers", measured.memory as f64 / 1e6))
 }
 
 fn peak(args: &PeakArgs) -> Result<()> {
     // The best of a few short runs: a busy machine can only make it look slower.
-    let runs = (0..5).map(|_| worldbench_kernels::peak_flops(args.threads, 20_000_000));
+    let runs = (0..5).map(|_| worldbench_kernels::peak_flops(args.precision, args.threads, 20_000_000));
     let flops = runs.fold(0.0, f64::max);
-    let instructions = worldbench_kernels::instruction_set();
+    let (precision, instructions) = match args.precision {
+        Precision::F32 => ("f32", worldbench_kernels::instruction_set()),
+        Precision::Bf16 => ("bf16", bf16_unit()),
+    };
     if args.json {
-        return print_json(
-            &json!({ "flops": flops, "threads": args.threads, "instruction_set": instructions }),
-        );
+        return print_json(&json!({
+            "flops": flops, "threads": args.threads, "precision": precision, "instruction_set": instructions,
+        }));
     }
-    print(format!("peak    {:.1} GFLOP/s f32, {} threads, {instructions}", flops / 1e9, args.threads))
+    print(format!("peak    {:.1} GFLOP/s {precision}, {} threads, {instructions}", flops / 1e9, args.threads))
 }

@@ -74,6 +74,8 @@ fn bad_input_is_refused_with_a_remedy() {
         (&["collect", "--out", "x.wbs", "--set", "play_share=2.0"], "play_share"),
         (&["perf", "env", "--size", "5", "--steps", "1", "--frames", "1"], "16 to 512"),
         (&["perf", "data", "--threads", "0"], "1 to 1024"),
+        (&["perf", "plan", "--size", "compact"], "--method dino-wm"),
+        (&["perf", "peak", "--precision", "f64"], "f32 or bf16"),
         (&["selftest", "--device", "tpu"], "vulkan"),
         (&["config", "show", "--config", "no/such.toml"], "no/such.toml"),
     ] {
@@ -100,6 +102,13 @@ fn figures_have_their_keys() {
     let env = json(&["perf", "env", "--env", "two-room", "--json", "--steps", "20000", "--frames", "100"]);
     assert!(env["env"] == "two_room" && env["contact_share"].is_null());
     assert!(["steps_per_s", "frames_per_s"].iter().all(|key| env[key].as_f64().unwrap() > 0.0));
+    let plan = ["perf", "plan", "--json", "--method", "dino-wm", "--size", "compact", "--precision", "bf16"];
+    let plan =
+        json(&[&plan[..], &["--samples", "2", "--iterations", "1", "--max-memory", "30000000"]].concat());
+    assert!(
+        ["seconds", "tokens_per_s", "gflops", "memory"].iter().all(|key| plan[key].as_f64().unwrap() > 0.0)
+    );
+    assert_eq!(plan["precision"], "bf16");
     assert_eq!(json(&["protocol", "list", "--json"])[0]["name"], "held-out");
 }
 

@@ -18,7 +18,7 @@ use std::cell::RefCell;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{AROWS, Amx, Vector};
+pub(crate) use x86::{AROWS, Amx, Sums, Vector, pack_rows, put_row};
 
 /// Values of K per block: one row of an AMX tile.
 pub(crate) const DEPTH: usize = 32;
@@ -88,6 +88,22 @@ pub fn bf16_unit() -> &'static str {
         #[cfg(target_arch = "x86_64")]
         Unit::Vector => "avx512-bf16",
         Unit::Rounded => "f32",
+    }
+}
+
+/// Keeps the unit for bf16 busy without memory, for about as long as `rounds` rounds of the f32 loop; gives the number
+/// of operations.
+pub(crate) fn saturate(rounds: u64) -> f64 {
+    match unit() {
+        // SAFETY: the unit is reported only where the machine has it.
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        Unit::Amx => unsafe { x86::saturate_tiles((rounds / 8).max(1)) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        Unit::Vector => unsafe { x86::saturate_vectors((rounds / 4).max(1)) },
+        Unit::Rounded => 0.0,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Every fixture is a safetensors file of inputs, weights and expected values beside a table of tolerances. Where it
 //! holds a float64 twin of an expected value (`out64.*`), that is the truth.
 
-mod dino_wm;
+pub(crate) mod dino_wm;
 mod encoders;
 mod pldm;
 

@@ -27,6 +27,7 @@ pub(crate) mod weights;
 
 use std::sync::{Mutex, PoisonError};
 
+use worldbench_kernels::gemm::Precision;
 use worldbench_kernels::par_rows_mut;
 use worldbench_nn::Params;
 
@@ -36,10 +37,10 @@ pub use dino_wm::{DinoWmModel, DinoWmPlanner, Picture, ProprioStatistics};
 use encoder::Encoder;
 pub use encoder::{IMAGE_MEAN, IMAGE_STD};
 pub use model::{BlockTransform, JepaModel};
-pub use perf::{PlanPerf, perf};
+pub use perf::{PerfMethod, PerfSetup, PlanPerf, perf};
 use predictor::Predictor;
 use rollout::Workspace;
-pub use rollout::{Start, executed_flop, naive_flop};
+pub use rollout::{Start, executed_flop, executed_tokens, naive_flop};
 use weights::{Projector, Reader};
 
 /// What keeps a planner from being built or used.
@@ -132,6 +133,14 @@ impl JepaPlanner {
     #[must_use]
     pub fn with_chunk(mut self, chunk: usize) -> Self {
         self.chunk = chunk.max(1);
+        self
+    }
+
+    /// Computes rollouts in `precision`; frames are always encoded in f32. From bf16 there is no way back.
+    #[must_use]
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        self.predictor.set_precision(precision);
+        self.pred_proj.set_precision(precision);
         self
     }
 

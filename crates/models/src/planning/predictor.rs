@@ -1,7 +1,7 @@
 //! The causal adaLN transformer on tokens that lie position by position, with a cache of keys and values.
 
 use worldbench_kernels::attention::{Attention, Mask};
-use worldbench_kernels::gemm::{Activation, Epilogue};
+use worldbench_kernels::gemm::{Activation, Epilogue, Precision};
 use worldbench_kernels::grad::{Operand, matmul};
 use worldbench_kernels::{Buffer, ops};
 use worldbench_nn::predictor::PredictorConfig;
@@ -130,6 +130,17 @@ impl Predictor {
 
     pub fn len(&self) -> usize {
         self.blocks.iter().map(Block::len).sum::<usize>() + self.positions.len() + self.norm.len()
+    }
+
+    /// Rounds the weights for products in `precision`.
+    pub fn set_precision(&mut self, precision: Precision) {
+        for b in &mut self.blocks {
+            let attention = [&mut b.modulation, &mut b.query, &mut b.key_value, &mut b.output, &mut b.alone];
+            attention
+                .into_iter()
+                .chain([&mut b.expand, &mut b.contract])
+                .for_each(|d| d.set_precision(precision));
+        }
     }
 
     /// Computes the modulations of all actions from their conditions `[rows, D]`.

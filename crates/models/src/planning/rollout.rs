@@ -210,6 +210,21 @@ fn projector_products(c: &JepaConfig) -> f64 {
     (2 * c.encoder.hidden * c.projector_hidden) as f64
 }
 
+/// First computed position and number of positions of every window of a rollout.
+fn windows(c: &JepaConfig, context: usize, horizon: usize) -> impl Iterator<Item = (usize, usize)> {
+    let frames = c.predictor.frames;
+    (context..context + horizon).map(move |known| {
+        let len = known.min(frames);
+        (if known > context && known <= frames { len - 1 } else { 0 }, len)
+    })
+}
+
+/// Tokens that the predictor computes per sample from `context` frames over `horizon` blocks.
+#[must_use]
+pub fn executed_tokens(c: &JepaConfig, context: usize, horizon: usize) -> usize {
+    windows(c, context, horizon).map(|(fresh, len)| len - fresh).sum()
+}
+
 /// Floating-point operations (two per multiply-add) in the matrix products that [`JepaPlanner`] executes per
 /// sample from `context` frames over `horizon` blocks.
 #[must_use]
@@ -217,9 +232,8 @@ pub fn executed_flop(c: &JepaConfig, context: usize, horizon: usize) -> f64 {
     let layer = LayerProducts::new(c);
     let depth = c.predictor.depth as f64;
     let mut sum = (context - 1 + horizon) as f64 * (depth * layer.modulation + embedding_products(c));
-    for known in context..context + horizon {
-        let len = known.min(c.predictor.frames);
-        let fresh = if known > context && known <= c.predictor.frames { 1 } else { len };
+    for (first, len) in windows(c, context, horizon) {
+        let fresh = len - first;
         let whole = fresh == len; // the first position is among them
         let inner = layer.attention(whole, fresh - usize::from(whole)) + fresh as f64 * layer.feed;
         let last = layer.attention(len == 1, usize::from(len > 1)) + layer.feed;

@@ -167,15 +167,22 @@ fn neither_threads_nor_chunks_change_a_bit() {
     let shape = Shape { horizon: 5, dim: config.action };
     let (frames, plans) = (random("context", config.encoder.hidden), random("plans", 40 * shape.len()));
     let start = Start { context: &frames, history: &[] };
-    let run = |threads, chunk| {
-        let planner = JepaPlanner::new(&config, &params).unwrap().with_chunk(chunk);
+    let run = |precision, threads, chunk| {
+        let planner = JepaPlanner::new(&config, &params).unwrap().with_chunk(chunk).in_precision(precision);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| planner.rollout(start, shape, &plans).unwrap())
     };
-    let whole = run(1, 1000);
-    for (threads, chunk) in [(1, 1), (2, 7), (3, 16)] {
-        assert!(run(threads, chunk) == whole, "{threads} threads, chunks of {chunk}");
-    }
+    let whole = [Precision::F32, Precision::Bf16].map(|precision| {
+        let whole = run(precision, 1, 1000);
+        for (threads, chunk) in [(1, 1), (2, 7), (3, 16)] {
+            assert!(run(precision, threads, chunk) == whole, "{threads} threads, chunks of {chunk}");
+        }
+        whole
+    });
+    let scale = whole[0].iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let error = whole[0].iter().zip(&whole[1]).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / scale;
+    println!("bf16 against f32: {error:.1e}");
+    assert!(error > 0.0 && error < 2e-2, "{error}");
 }
 
 #[test]
@@ -235,11 +242,20 @@ fn the_cache_saves_arithmetic() {
     assert!((275e6..290e6).contains(&naive), "{naive}");
 }
 
-/// Run by hand: `cargo test --release -p worldbench-models planning -- --ignored --nocapture`.
 #[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let number = |name: &str, or: usize| std::env::var(name).map_or(or, |v| v.parse().unwrap());
-    let (iterations, threads) = (number("ITERATIONS", 30), number("THREADS", 2));
-    println!("{:#?}", perf(number("SAMPLES", 300), iterations, 5, threads).unwrap());
+fn a_slice_is_scaled() {
+    let setup = PerfSetup {
+        method: PerfMethod::DinoWmCompact,
+        precision: Precision::F32,
+        samples: 40,
+        iterations: 6,
+        horizon: 2,
+        slice: Some((4, 2)),
+        memory: Some(64 << 20),
+        threads: 1,
+    };
+    let found = perf(&setup).unwrap();
+    assert_eq!((found.measured_samples, found.measured_iterations), (4, 2));
+    assert!((found.seconds / found.measured_seconds - 30.0).abs() < 1e-6);
+    assert!(found.gflop < found.gflop_naive && found.tokens_per_s > 0.0 && found.encode_seconds.is_none());
 }

@@ -1,6 +1,6 @@
 //! Packed layers read from a checkpoint.
 
-use worldbench_kernels::gemm::{Activation, Epilogue, PackedMatrix, gemm};
+use worldbench_kernels::gemm::{Activation, Epilogue, PackedMatrix, Precision, gemm};
 use worldbench_kernels::{Buffer, ops};
 use worldbench_nn::Params;
 
@@ -93,9 +93,14 @@ impl Dense {
         self.weight.n()
     }
 
-    /// Number of values.
+    /// Memory that it takes, in units of f32.
     pub fn len(&self) -> usize {
-        self.inputs() * self.outputs() + self.bias.as_ref().map_or(0, Vec::len)
+        self.weight.bytes() / size_of::<f32>() + self.bias.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Rounds the weights for products in `precision`.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.weight = std::mem::take(&mut self.weight).in_precision(precision);
     }
 
     /// Bias, then `activation`.
@@ -173,6 +178,12 @@ impl Projector {
 
     pub fn len(&self) -> usize {
         self.input.len() + self.output.len()
+    }
+
+    /// Rounds the weights for products in `precision`.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.input.set_precision(precision);
+        self.output.set_precision(precision);
     }
 
     /// `rows` rows `[width]` of `x` to rows of `out`.

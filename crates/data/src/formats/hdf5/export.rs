@@ -168,7 +168,9 @@ impl<'a> Writer<'a> {
                 FactorKind::Float32 => {
                     self.put(&name, &[1], &all.iter().map(|&v| v as f32).collect::<Vec<_>>())
                 }
-                FactorKind::Index | FactorKind::Integers => self.put(&name, &[], &all.iter().map(|&v| v as i64).collect::<Vec<_>>()),
+                FactorKind::Index | FactorKind::Integers => {
+                    self.put(&name, &[], &all.iter().map(|&v| v as i64).collect::<Vec<_>>())
+                }
                 FactorKind::Float64 => self.put(&name, &[factor.len], &all),
             }?;
         }

@@ -248,6 +248,21 @@ pub(crate) fn pack_rows(a: &[f32], lda: usize, rows: Range<usize>, k: usize, out
     }
 }
 
+/// Rounds sixteen values into the eight pairs of `out`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(crate) fn put_row(values: &[f32; 16], out: &mut [f32]) {
+    let out: &mut [f32; 8] = match out.first_chunk_mut() {
+        Some(out) => out,
+        None => panic!("sixteen values make eight pairs"),
+    };
+    // SAFETY: 64 bytes are read, 32 written.
+    unsafe {
+        let pairs: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr())));
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), pairs);
+    }
+}
+
 /// The product; shapes were checked.
 ///
 /// # Safety
@@ -297,4 +312,45 @@ pub(super) unsafe fn gemm<S: Sums>(
         }
         unsafe { S::end() };
     }
+}
+
+/// `rounds` rounds of four tile products in registers; gives the number of operations.
+///
+/// # Safety
+/// The machine has AMX.
+pub(super) unsafe fn saturate_tiles(rounds: u64) -> f64 {
+    unsafe {
+        Amx::begin();
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+            "2:",
+            "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7",
+            "dec {n}", "jnz 2b",
+            n = inout(reg) rounds => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack)
+        );
+        Amx::end();
+    }
+    rounds as f64 * (4 * 2 * AROWS * AROWS * DEPTH) as f64
+}
+
+/// `rounds` rounds of 24 vector products in registers; gives the number of operations.
+///
+/// # Safety
+/// The machine has AVX512-BF16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn saturate_vectors(rounds: u64) -> f64 {
+    let x = bits(_mm512_set1_ps(std::hint::black_box(0.5)));
+    let mut c = [_mm512_setzero_ps(); 24];
+    for _ in 0..rounds {
+        for c in &mut c {
+            *c = _mm512_dpbf16_ps(*c, x, x);
+        }
+    }
+    std::hint::black_box(c);
+    rounds as f64 * (24 * 2 * DEPTH) as f64
 }

@@ -19,7 +19,7 @@ mod rollout;
 
 use std::sync::{Mutex, PoisonError};
 
-use worldbench_kernels::gemm::Activation;
+use worldbench_kernels::gemm::{Activation, Precision};
 use worldbench_nn::Params;
 use worldbench_plan::Part;
 
@@ -85,6 +85,13 @@ impl DinoWmPlanner {
     #[must_use]
     pub fn config(&self) -> &DinoWmConfig {
         &self.config
+    }
+
+    /// Computes the predictor's products in `precision`; embeddings are f32. From bf16 there is no way back.
+    #[must_use]
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        self.predictor.set_precision(precision);
+        self
     }
 
     /// Limits the samples that a thread takes through a rollout at once, at least 1; results do not depend on it.

@@ -2,7 +2,7 @@
 
 use worldbench_kernels::Buffer;
 use worldbench_kernels::attention::{KeyValues, Mask};
-use worldbench_kernels::gemm::Activation;
+use worldbench_kernels::gemm::{Activation, Precision};
 use worldbench_nn::patch_predictor::PatchPredictorConfig;
 
 use super::super::Error;
@@ -101,6 +101,7 @@ pub(super) struct Predictor {
     positions: Vec<f32>,
     blocks: Vec<Block>,
     norm: Norm,
+    precision: Precision,
 }
 
 impl Predictor {
@@ -112,12 +113,22 @@ impl Predictor {
             positions: reader.get("predictor.pos_embedding", c.frames * c.patches * width)?.to_vec(),
             blocks: (0..c.depth).map(|i| Block::new(reader, &key(i), width, c)).collect::<Result<_, _>>()?,
             norm: Norm::new(reader, "predictor.transformer.norm", width, EPS)?,
+            precision: Precision::F32,
         })
     }
 
     /// Number of parameters.
     pub fn len(&self) -> usize {
         self.blocks.iter().map(Block::len).sum::<usize>() + self.positions.len() + self.norm.len()
+    }
+
+    /// Rounds the weights for products in `precision`.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+        for b in &mut self.blocks {
+            let dense = [&mut b.query, &mut b.key_value, &mut b.output, &mut b.expand, &mut b.contract];
+            dense.into_iter().for_each(|d| d.set_precision(precision));
+        }
     }
 
     /// Values that a thread's buffers hold at most: in any case, and per sample.
@@ -188,7 +199,7 @@ impl Predictor {
         for sample in 0..w.count {
             let packed = &mut s.packed[if self.keeps(w) { layer * w.count + sample } else { 0 }];
             match w.past {
-                Past::None => packed.clear(c.heads, c.head_width, c.frames * c.patches),
+                Past::None => packed.clear(c.heads, c.head_width, c.frames * c.patches, self.precision),
                 Past::Shared(layers) => packed.copy_from(&layers[layer]),
                 Past::Own => {}
             }

@@ -168,10 +168,13 @@ fn costs_and_paths_meet_the_recorded_ones() {
 fn neither_threads_nor_chunks_change_a_bit() {
     let config = odd();
     let params = random_params(&config);
-    for n in [1, 3] {
+    for (n, precision) in
+        [(1, Precision::F32), (3, Precision::F32), (1, Precision::Bf16), (3, Precision::Bf16)]
+    {
         let case = Case::random(&config, n, 5, 9);
         let run = |threads, chunk| {
-            let planner = DinoWmPlanner::new(&config, &params).unwrap().with_chunk(chunk);
+            let planner = DinoWmPlanner::new(&config, &params).unwrap();
+            let planner = planner.with_chunk(chunk).in_precision(precision);
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let path = |p: &DinoWmPlanner| p.rollout(&case.start(p), case.shape, &case.plans).unwrap();
             pool.install(|| (path(&planner), case.costs(&planner)))
@@ -180,6 +183,21 @@ fn neither_threads_nor_chunks_change_a_bit() {
         for (threads, chunk) in [(1, 1), (2, 4), (3, 2)] {
             assert!(run(threads, chunk) == whole, "{n} frames, {threads} threads, chunks of {chunk}");
         }
+    }
+}
+
+#[test]
+fn bf16_stays_near_f32() {
+    for config in [odd(), small()] {
+        let params = random_params(&config);
+        let planner = DinoWmPlanner::new(&config, &params).unwrap();
+        let case = Case::random(&config, 1, 5, 4);
+        let rollout = |p: &DinoWmPlanner| p.rollout(&case.start(p), case.shape, &case.plans).unwrap();
+        let (path, costs) = (rollout(&planner), case.costs(&planner));
+        let planner = planner.in_precision(Precision::Bf16);
+        let errors = (error(&rollout(&planner), &path), error(&case.costs(&planner), &costs));
+        println!("path {:.1e}, cost {:.1e}", errors.0, errors.1);
+        assert!(errors.0 > 0.0 && errors.0 < 2e-2 && errors.1 < 1e-2, "{errors:?}");
     }
 }
 
