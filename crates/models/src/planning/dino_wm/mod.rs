@@ -27,6 +27,7 @@ use super::weights::{Dense, Reader};
 use super::{Error, check_len};
 use crate::dino_wm::DinoWmConfig;
 pub use flop::{executed_flop, naive_flop, tokens};
+pub(super) use model::Problem;
 pub use model::{DinoWmModel, Picture, ProprioStatistics};
 use predictor::Predictor;
 pub use rollout::DinoWmStart;

@@ -108,11 +108,11 @@ impl DinoWmModel {
 }
 
 /// A goal cost from one start.
-struct Problem<'a> {
-    planner: &'a DinoWmPlanner,
-    start: DinoWmStart,
-    goal: Vec<f32>,
-    objective: Objective,
+pub(in crate::planning) struct Problem<'a> {
+    pub planner: &'a DinoWmPlanner,
+    pub start: DinoWmStart,
+    pub goal: Vec<f32>,
+    pub objective: Objective,
 }
 
 impl Cost for Problem<'_> {
