@@ -168,7 +168,9 @@ fn make(
     encode: &mut Encode,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
-    let temporary = path.with_extension(format!("{}.part", spec.stride));
+    let mut temporary = path.as_os_str().to_os_string();
+    temporary.push(".part");
+    let temporary = PathBuf::from(temporary);
     let (mut file, done) = begin(&temporary, spec)?;
     let rows = store
         .views()
@@ -255,7 +257,7 @@ mod tests {
         };
         assert!(Features::open_or_make(&broken, &spec, &store, FRAME, &mut failing, &mut quiet).is_err());
         // A half-written frame at the end is cut off.
-        let part = broken.with_extension("5.part");
+        let part = broken.with_extension("part");
         OpenOptions::new().append(true).open(&part).unwrap().write_all(&[7; 5]).unwrap();
         let mut first = None;
         let mut note = |done: usize, _: usize| {
