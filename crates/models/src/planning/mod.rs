@@ -34,6 +34,7 @@ use worldbench_nn::Params;
 use crate::jepa::JepaConfig;
 use actions::ActionEmbedder;
 use encoder::Encoder;
+pub use dino_wm::{DinoWmModel, DinoWmPlanner, Picture, ProprioStatistics};
 pub use encoder::{IMAGE_MEAN, IMAGE_STD};
 pub use model::{BlockTransform, JepaModel};
 pub use perf::{PerfMethod, PerfSetup, PlanPerf, perf};
@@ -77,6 +78,15 @@ pub enum Error {
     /// The solver failed.
     #[error(transparent)]
     Plan(#[from] worldbench_plan::PlanError),
+}
+
+/// How a loaded model computes rollouts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RolloutOptions {
+    /// Precision of the products.
+    pub precision: Precision,
+    /// Limit on the buffers of a DINO-WM rollout in bytes; the default keeps them near the cores' caches.
+    pub memory: Option<usize>,
 }
 
 pub(crate) fn check_len(what: &'static str, got: usize, need: usize, shape: &str) -> Result<(), Error> {

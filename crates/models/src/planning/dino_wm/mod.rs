@@ -26,6 +26,7 @@ use worldbench_plan::Part;
 use super::weights::{Dense, Reader};
 use super::{Error, check_len};
 use crate::dino_wm::DinoWmConfig;
+pub(super) use model::Problem;
 pub use model::{DinoWmModel, Picture, ProprioStatistics};
 pub use flop::{executed_flop, naive_flop, tokens};
 use predictor::Predictor;

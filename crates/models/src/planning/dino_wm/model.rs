@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use worldbench_kernels::gemm::Precision;
 use worldbench_plan::{
     Context, Cost, CostError, LatentModel, Objective, Part, Reduction, Shape, WorldModel,
 };
@@ -61,6 +62,12 @@ impl DinoWmModel {
         Self { picture: Some(picture), ..self }
     }
 
+    /// Computes rollouts in `precision`; the encoder stays as it is.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { planner: self.planner.in_precision(precision), ..self }
+    }
+
     /// With another limit on the memory of rollouts, in bytes; results do not depend on it.
     #[must_use]
     pub fn with_memory(self, bytes: usize, steps: usize) -> Self {
@@ -108,11 +115,11 @@ impl DinoWmModel {
 }
 
 /// A goal cost from one start.
-struct Problem<'a> {
-    planner: &'a DinoWmPlanner,
-    start: DinoWmStart,
-    goal: Vec<f32>,
-    objective: Objective,
+pub(in crate::planning) struct Problem<'a> {
+    pub planner: &'a DinoWmPlanner,
+    pub start: DinoWmStart,
+    pub goal: Vec<f32>,
+    pub objective: Objective,
 }
 
 impl Cost for Problem<'_> {
