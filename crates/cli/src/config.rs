@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow};
 use serde::{Serialize, de::DeserializeOwned};
 use worldbench_core::config::{Layers, nearest};
+use worldbench_env::{Spec, environment};
 use worldbench_plan::SolverConfig;
 
 /// Compiled-in presets of one kind of configuration: (name, TOML).
@@ -100,6 +101,13 @@ pub fn threads(text: &str) -> Result<usize, String> {
         Ok(count @ 0..=1024) => Ok(count),
         _ => Err("give a number of threads up to 1024; 0 takes one per core".into()),
     }
+}
+
+/// The environment called `name`; a hyphen does for the underscore.
+pub fn environment(name: &str) -> Result<Spec> {
+    let known = |spec: &&Spec| spec.name == name.replace('-', "_");
+    let found = environment::ALL.iter().find(known).copied();
+    found.ok_or_else(|| unknown("environment", name, environment::ALL.iter().map(|spec| spec.name)))
 }
 
 /// The error for a name that nothing answers to: the nearest known one and all of them.

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use worldbench_eval::{Baseline, Policy, System, policies::Oracle};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
-use worldbench_eval::{Baseline, Policy, System, policies::Oracle};
 
 use crate::config::unknown;
 use crate::learned;

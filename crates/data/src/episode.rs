@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use worldbench_env::{render_state::RenderState, variation::Factors};
+use worldbench_env::{Factors, render_state::RenderState};
 
 use crate::error::{DataError, Result};
 
@@ -30,6 +30,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind; its place is its number in exported files, so new kinds go to the end.
+    pub const ALL: [Self; 7] =
+        [Self::Expert, Self::NoisyReplay, Self::Weak, Self::Random, Self::Planner, Self::Human, Self::Other];
+
     /// The name used in files and on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {

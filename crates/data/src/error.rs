@@ -50,6 +50,14 @@ pub enum DataError {
         /// Which column or episode, and why.
         reason: String,
     },
+    /// A file in a foreign format could not be written.
+    #[error("cannot export to {path}: {reason}")]
+    Export {
+        /// File concerned.
+        path: PathBuf,
+        /// What could not be written, and why.
+        reason: String,
+    },
     /// The renderer or the simulator refused an episode's settings.
     #[error("episode {episode}: {reason}")]
     Env {

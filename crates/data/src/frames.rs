@@ -1,6 +1,6 @@
 use worldbench_env::{
-    Factors,
-    raster::{RasterError, Renderer},
+    Factors, RenderState,
+    raster::{RasterError, Render, Renderer},
 };
 
 use crate::{
@@ -45,14 +45,25 @@ impl FrameSource {
             out.copy_from_slice(frame);
             return Ok(());
         }
+        self.render(episode, &view.info().factors, &view.render(row), out)
+    }
+
+    /// Draws the frame of one state in the scene `factors` into `out`, `[R, R, 3]` bytes.
+    pub(crate) fn render(
+        &mut self,
+        episode: usize,
+        factors: &Factors,
+        state: &RenderState,
+        out: &mut [u8],
+    ) -> Result<()> {
         let fault = |e: RasterError| DataError::Env { episode, reason: e.to_string() };
-        let factors = visible(&view.info().factors);
+        let factors = visible(factors);
         let renderer = match self.renderer.take() {
             Some((drawn, renderer)) if drawn == factors => renderer,
-            _ => Renderer::new(&factors, size, self.spec.filter).map_err(fault)?,
+            _ => Renderer::new(&factors, self.spec.resolution, self.spec.filter).map_err(fault)?,
         };
         let (_, renderer) = self.renderer.insert((factors, renderer));
-        renderer.render(&view.render(row), out).map_err(fault)
+        renderer.render(state, out).map_err(fault)
     }
 }
 

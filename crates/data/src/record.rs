@@ -61,7 +61,7 @@ mod tests {
     use worldbench_core::Stream;
     use worldbench_env::{
         Factors, PushTConfig,
-        raster::{Filter, Renderer},
+        raster::{Filter, Render, Renderer},
     };
 
     use super::*;

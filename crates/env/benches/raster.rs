@@ -4,7 +4,7 @@
 #![allow(missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use worldbench_env::raster::{Filter, Renderer};
+use worldbench_env::raster::{Filter, Render, Renderer};
 use worldbench_env::{Factors, RenderState};
 
 fn render(c: &mut Criterion) {

@@ -20,10 +20,10 @@ pub enum EnvError {
         message: String,
     },
     /// A state vector of the wrong length.
-    #[error(
-        "a Push-T state has 7 values (agent x, y, block x, y, angle, agent velocity x, y) or the first 5; got {len}"
-    )]
+    #[error("{wanted}; got {len}")]
     StateLength {
+        /// The values that a state of the environment has.
+        wanted: &'static str,
         /// Length as given.
         len: usize,
     },
@@ -49,6 +49,9 @@ pub enum EnvError {
         /// Key, operation index and what is wrong.
         message: String,
     },
+    /// A frame could not be drawn.
+    #[error(transparent)]
+    Raster(#[from] crate::raster::RasterError),
     /// A thread pool could not be started.
     #[error("cannot start a pool of {threads} threads: {message}")]
     Pool {

@@ -1,5 +1,6 @@
 //! Exact simulators, renderers and planner-free policies.
 
+pub mod environment;
 pub mod error;
 pub mod geometry;
 pub mod perf;
@@ -9,12 +10,17 @@ pub mod push_t;
 pub mod raster;
 pub mod render_state;
 pub mod replay;
+#[cfg(test)]
+mod testing;
+pub mod two_room;
 pub mod variation;
 pub mod vector;
 
+pub use environment::{Action, Environment, ResetOptions, Spec};
 pub use error::EnvError;
 pub use geometry::{Geometry, Shape};
-pub use push_t::{PushT, PushTConfig, ResetOptions, State};
+pub use push_t::{Factors, PushT, PushTConfig, State};
 pub use render_state::{Marks, RenderState};
-pub use variation::{Factors, Sampling};
+pub use two_room::TwoRoom;
+pub use variation::{Sampling, Variation};
 pub use vector::VecEnv;

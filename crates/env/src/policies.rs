@@ -3,16 +3,18 @@
 //! Each is a function of its key alone: the same seed and environment index give the same actions whatever the
 //! thread count.
 
-use crate::push_t::State;
+use crate::environment::{Action, Environment};
+use crate::push_t::{ACTION_SCALE, PushT};
+use crate::two_room::TwoRoom;
 use worldbench_core::Stream;
 
-/// Chooses the next action from the observed state.
-pub trait Policy: Send {
-    /// Relative action, units of 100 px; `step` counts control steps from 0.
-    fn act(&mut self, state: &State, step: usize) -> [f32; 2];
+/// Chooses the next action in an environment.
+pub trait Policy<E: Environment>: Send {
+    /// The action for what `env` is in now; `step` counts control steps from 0.
+    fn act(&mut self, env: &E, step: usize) -> Action;
 }
 
-/// Uniform actions in [-1, 1].
+/// Uniform actions within the environment's bounds.
 #[derive(Clone, Debug)]
 pub struct Random(Stream);
 
@@ -24,9 +26,10 @@ impl Random {
     }
 }
 
-impl Policy for Random {
-    fn act(&mut self, _: &State, _: usize) -> [f32; 2] {
-        [0; 2].map(|_| self.0.uniform(-1.0, 1.0) as f32)
+impl<E: Environment> Policy<E> for Random {
+    fn act(&mut self, _: &E, _: usize) -> Action {
+        let [low, high] = E::SPEC.action_bounds.map(f64::from);
+        [0; 2].map(|_| self.0.uniform(low, high) as f32)
     }
 }
 
@@ -34,14 +37,14 @@ impl Policy for Random {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoOp;
 
-impl Policy for NoOp {
-    fn act(&mut self, _: &State, _: usize) -> [f32; 2] {
+impl<E: Environment> Policy<E> for NoOp {
+    fn act(&mut self, _: &E, _: usize) -> Action {
         [0.0; 2]
     }
 }
 
-/// Uniform targets within 100 px of the agent, clipped to a square around the block's origin (not its centre of
-/// gravity), which keeps the agent near the block.
+/// Uniform moves, clipped to a square around what the task is about, which keeps the agent near it: in Push-T the
+/// block's origin (not its centre of gravity), as the reference has it, in Two-Room the target, walls or no walls.
 #[derive(Clone, Debug)]
 pub struct Weak {
     stream: Stream,
@@ -57,15 +60,28 @@ impl Weak {
     }
 }
 
-impl Policy for Weak {
-    fn act(&mut self, state: &State, _: usize) -> [f32; 2] {
+impl Weak {
+    /// A move of at most `reach` pixels per component from `agent`, kept near `object`; in units of `reach`.
+    fn near(&mut self, agent: [f64; 2], object: [f64; 2], reach: f64) -> Action {
         std::array::from_fn(|k| {
-            let (agent, block) = (state[k], state[2 + k]);
-            let target = agent + 100.0 * self.stream.uniform(-1.0, 1.0);
+            let target = agent[k] + reach * self.stream.uniform(-1.0, 1.0);
             // max then min cannot panic, unlike clamp, when a position is not finite.
-            let target = target.max(block - self.distance).min(block + self.distance);
-            ((target - agent) / 100.0).clamp(-1.0, 1.0) as f32
+            let target = target.max(object[k] - self.distance).min(object[k] + self.distance);
+            ((target - agent[k]) / reach).clamp(-1.0, 1.0) as f32
         })
+    }
+}
+
+impl Policy<PushT> for Weak {
+    fn act(&mut self, env: &PushT, _: usize) -> Action {
+        let [x, y, block_x, block_y, ..] = env.state();
+        self.near([x, y], [block_x, block_y], ACTION_SCALE)
+    }
+}
+
+impl Policy<TwoRoom> for Weak {
+    fn act(&mut self, env: &TwoRoom, _: usize) -> Action {
+        self.near(env.state(), env.goal_state(), env.factors().agent_speed)
     }
 }
 
@@ -73,20 +89,20 @@ impl Policy for Weak {
 #[derive(Clone, Debug)]
 pub struct NoisyReplay {
     stream: Stream,
-    actions: Vec<[f32; 2]>,
+    actions: Vec<Action>,
     std: f64,
 }
 
 impl NoisyReplay {
-    /// Replay `index` of `actions` under `seed` with noise of standard deviation `std` (units of 100 px).
+    /// Replay `index` of `actions` under `seed` with noise of standard deviation `std` (units of the action).
     #[must_use]
-    pub fn new(seed: u64, index: u64, actions: Vec<[f32; 2]>, std: f64) -> Self {
+    pub fn new(seed: u64, index: u64, actions: Vec<Action>, std: f64) -> Self {
         Self { stream: Stream::new(seed, "policy noisy replay", &[index]), actions, std }
     }
 }
 
-impl Policy for NoisyReplay {
-    fn act(&mut self, _: &State, step: usize) -> [f32; 2] {
+impl<E: Environment> Policy<E> for NoisyReplay {
+    fn act(&mut self, _: &E, step: usize) -> Action {
         let Some(&action) = self.actions.get(step) else {
             return [0.0; 2];
         };
@@ -98,32 +114,57 @@ impl Policy for NoisyReplay {
 mod tests {
     use super::*;
 
-    const STATE: State = [300.0, 100.0, 250.0, 250.0, 0.0, 0.0, 0.0];
+    fn push_t(state: [f64; 5]) -> PushT {
+        let mut env = PushT::build(&Default::default());
+        env.set_state(&state).unwrap();
+        env
+    }
 
-    #[test]
-    fn policies_repeat_under_their_key_and_differ_between_keys() {
-        let play = |seed, index| (0..5).map(|i| Random::new(seed, index).act(&STATE, i)).collect::<Vec<_>>();
+    fn policies_repeat_under_their_key<E: Environment>() {
+        let env = E::build(&E::Factors::default());
+        let play = |seed, index| (0..5).map(|i| Random::new(seed, index).act(&env, i)).collect::<Vec<_>>();
         assert_eq!(play(1, 2), play(1, 2));
         assert_ne!(play(1, 2), play(1, 3));
         assert_ne!(play(1, 2), play(2, 2));
+        assert_eq!(NoOp.act(&env, 0), [0.0; 2]);
+    }
+
+    #[test]
+    fn policies_repeat_under_their_key_and_differ_between_keys() {
+        policies_repeat_under_their_key::<PushT>();
+        policies_repeat_under_their_key::<TwoRoom>();
     }
 
     #[test]
     fn the_weak_policy_stays_near_the_block_and_saturates_far_from_it() {
         let mut weak = Weak::new(5, 0);
+        let env = push_t([300.0, 100.0, 250.0, 250.0, 0.0]);
         for _ in 0..500 {
-            let [x, y] = weak.act(&STATE, 0).map(f64::from);
+            let [x, y] = weak.act(&env, 0).map(f64::from);
             assert!((300.0 + 100.0 * x - 250.0).abs() <= 100.001 && 100.0 + 100.0 * y >= 149.999);
         }
-        let far = [0.0, 0.0, 400.0, 400.0, 0.0, 0.0, 0.0];
-        assert_eq!(weak.act(&far, 0), [1.0, 1.0]);
+        assert_eq!(weak.act(&push_t([0.0, 0.0, 400.0, 400.0, 0.0]), 0), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn the_weak_policy_stays_near_the_target() {
+        let mut env = TwoRoom::build(&Default::default());
+        env.set_goal_state(&[40.0, 180.0]).unwrap();
+        let mut weak = Weak { distance: 10.0, ..Weak::new(5, 0) };
+        for step in 0..300 {
+            let action = weak.act(&env, step);
+            env.step(action);
+            assert!(step < 40 || (env.state()[0] - 40.0).abs() <= 10.001, "{:?}", env.state());
+        }
+        assert!((env.state()[1] - 180.0).abs() <= 10.001);
     }
 
     #[test]
     fn replay_without_noise_is_the_record() {
+        let env = push_t([300.0, 100.0, 250.0, 250.0, 0.0]);
         let mut replay = NoisyReplay::new(0, 0, vec![[0.5, -0.25]], 0.0);
-        assert_eq!(replay.act(&STATE, 0), [0.5, -0.25]);
-        assert_eq!(replay.act(&STATE, 1), [0.0, 0.0]);
-        assert_ne!(NoisyReplay::new(0, 0, vec![[0.5, -0.25]], 0.1).act(&STATE, 0), [0.5, -0.25]);
+        assert_eq!(replay.act(&env, 0), [0.5, -0.25]);
+        assert_eq!(replay.act(&env, 1), [0.0, 0.0]);
+        assert_ne!(NoisyReplay::new(0, 0, vec![[0.5, -0.25]], 0.1).act(&env, 0), [0.5, -0.25]);
     }
 }

@@ -3,11 +3,17 @@
 //! A state is 7 values: agent x, y; block origin x, y; block angle in [0, 2 pi); agent velocity x, y.
 //! Lengths are pixels of the 512 x 512 canvas, angles radians.
 
+mod environment;
+mod factors;
+
+pub use environment::SPEC;
+pub use factors::{FACTORS, Factors, Sample};
+
+use crate::environment::ResetOptions;
 use crate::error::EnvError;
 use crate::geometry::{Geometry, Shape, Vec2};
 use crate::physics::{Body, BodySpec, DT, World};
 use crate::render_state::{Marks, RenderState};
-use crate::variation::{Factors, Sampling};
 
 /// Physics steps in one control step.
 pub const SUBSTEPS: usize = 10;
@@ -41,17 +47,6 @@ impl Default for PushTConfig {
     fn default() -> Self {
         Self { relative: true, block_cog: None, damping: 0.0 }
     }
-}
-
-/// What a reset may be told besides the seed.
-#[derive(Clone, Debug, Default)]
-pub struct ResetOptions {
-    /// Which factors are sampled and which are set by hand.
-    pub sampling: Sampling,
-    /// Start state (7 or 5 values) instead of the sampled one.
-    pub state: Option<Vec<f64>>,
-    /// Goal state (7 or 5 values) instead of the sampled one.
-    pub goal_state: Option<Vec<f64>>,
 }
 
 /// The exact Push-T simulator. A clone continues bit for bit like its original.
@@ -97,7 +92,7 @@ impl PushT {
     /// # Errors
     /// On unknown factors, values out of bounds and states of the wrong length.
     pub fn reset(&mut self, seed: u64, options: &ResetOptions) -> Result<State, EnvError> {
-        let sample = options.sampling.draw(seed)?;
+        let sample = Sample::new(seed, &options.sampling)?;
         let f = sample.factors;
         let start = join(f.agent_start, f.block_start, f.block_angle, f.agent_velocity);
         let goal = options.goal_state.as_deref().map_or(Ok(sample.goal_state), parse_state)?;
@@ -294,7 +289,10 @@ fn join(agent: Vec2, block: Vec2, angle: f64, v: Vec2) -> State {
 
 fn parse_state(values: &[f64]) -> Result<State, EnvError> {
     if !matches!(values.len(), 5 | 7) {
-        return Err(EnvError::StateLength { len: values.len() });
+        return Err(EnvError::StateLength {
+            wanted: "a Push-T state has 7 values (agent x, y, block x, y, angle, agent velocity x, y) or the first 5",
+            len: values.len(),
+        });
     }
     if values.iter().any(|v| !v.is_finite()) {
         return Err(EnvError::NotFinite { what: "the state" });

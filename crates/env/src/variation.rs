@@ -1,75 +1,13 @@
-//! The Push-T variation space: everything about a scene that is not its state, and how a seed samples it.
+//! Variation spaces: everything about a scene that is not its state, and how a seed samples it.
 //!
 //! Every factor has its own NumPy-compatible random stream: each group's generator draws one 31-bit seed per
 //! child in alphabetical order. Sampling one factor therefore never shifts another.
 
 use crate::error::EnvError;
-use crate::geometry::Shape;
-use std::f64::consts::TAU;
 use worldbench_core::numpy::Pcg64;
 
-/// Values of all factors of variation; [`Default`] is the reference's default scene.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Factors {
-    /// Agent angle in radians; it matters only when the agent is not a circle.
-    pub agent_angle: f64,
-    /// Agent colour, RGB.
-    pub agent_color: [u8; 3],
-    /// Agent scale in pixels, 20 to 60.
-    pub agent_scale: f64,
-    /// Agent shape.
-    pub agent_shape: Shape,
-    /// Agent start position in pixels, 50 to 450.
-    pub agent_start: [f64; 2],
-    /// Agent start velocity in pixels per second, 0 to 512.
-    pub agent_velocity: [f64; 2],
-    /// Background colour, RGB.
-    pub background_color: [u8; 3],
-    /// Block start angle in radians, within +-2 pi.
-    pub block_angle: f64,
-    /// Block colour, RGB.
-    pub block_color: [u8; 3],
-    /// Block scale in pixels, 20 to 60.
-    pub block_scale: f64,
-    /// Block shape; never the circle.
-    pub block_shape: Shape,
-    /// Block start position in pixels, 100 to 400.
-    pub block_start: [f64; 2],
-    /// Angle of the drawn goal in radians (unrelated to the scored goal state).
-    pub goal_angle: f64,
-    /// Colour of the drawn goal, RGB.
-    pub goal_color: [u8; 3],
-    /// Position of the drawn goal in pixels, 50 to 450.
-    pub goal_position: [f64; 2],
-    /// Unused by the reference, kept for its seeding.
-    pub goal_scale: f64,
-    /// Whether the goal overlay is drawn.
-    pub render_goal: bool,
-}
-
-impl Default for Factors {
-    fn default() -> Self {
-        Self {
-            agent_angle: 0.0,
-            agent_color: [65, 105, 225],
-            agent_scale: 40.0,
-            agent_shape: Shape::Circle,
-            agent_start: [256.0, 400.0],
-            agent_velocity: [0.0; 2],
-            background_color: [255; 3],
-            block_angle: 0.0,
-            block_color: [119, 136, 153],
-            block_scale: 30.0,
-            block_shape: Shape::T,
-            block_start: [400.0, 100.0],
-            goal_angle: std::f64::consts::FRAC_PI_4,
-            goal_color: [144, 238, 144],
-            goal_position: [256.0; 2],
-            goal_scale: 40.0,
-            render_goal: true,
-        }
-    }
-}
+/// How often a value that breaks a constraint is drawn again before sampling gives up, as in the reference.
+const TRIES: usize = 1000;
 
 /// How a factor's values are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -77,12 +15,14 @@ impl Default for Factors {
 pub enum Kind {
     /// Three channels, 0 to 255.
     Color,
-    /// One value, rounded to f32.
-    Scale,
-    /// An index into a list.
+    /// Whole numbers, each drawn by itself.
+    Integers,
+    /// One whole number, often an index into a list.
     Index,
-    /// One or two f64 values.
-    Real,
+    /// Values rounded to f32.
+    Float32,
+    /// f64 values.
+    Float64,
 }
 
 /// One factor of variation.
@@ -92,7 +32,7 @@ pub struct Factor {
     pub name: &'static str,
     /// How it is drawn.
     pub kind: Kind,
-    /// Number of values.
+    /// Number of values, 1 to 3.
     pub len: usize,
     /// Lower bound of every value, inclusive.
     pub low: f64,
@@ -104,7 +44,7 @@ pub struct Factor {
     pub what: &'static str,
 }
 
-const fn factor(
+pub(crate) const fn factor(
     name: &'static str,
     kind: Kind,
     len: usize,
@@ -115,114 +55,79 @@ const fn factor(
     Factor { name, kind, len, low, high, sampled_by_default, what }
 }
 
-const TURN: [f64; 2] = [-TAU, TAU];
-const BYTE: [f64; 2] = [0.0, 255.0];
-const SCALE: [f64; 2] = [20.0, 60.0];
-
-/// All factors: groups and names in alphabetical order, which is also the order of seeding.
-pub const FACTORS: [Factor; 17] = [
-    factor("agent.angle", Kind::Real, 1, TURN, false, "radians; not visible on the circle"),
-    factor("agent.color", Kind::Color, 3, BYTE, false, "RGB"),
-    factor("agent.scale", Kind::Scale, 1, SCALE, false, "pixels"),
-    factor("agent.shape", Kind::Index, 1, [0.0, 7.0], false, "o, L, T, Z, square, I, small_tee, +"),
-    factor("agent.start_position", Kind::Real, 2, [50.0, 450.0], true, "pixels"),
-    factor("agent.velocity", Kind::Real, 2, [0.0, 512.0], false, "pixels per second"),
-    factor("background.color", Kind::Color, 3, BYTE, false, "RGB"),
-    factor("block.angle", Kind::Real, 1, TURN, true, "radians"),
-    factor("block.color", Kind::Color, 3, BYTE, false, "RGB"),
-    factor("block.scale", Kind::Scale, 1, SCALE, false, "pixels"),
-    factor("block.shape", Kind::Index, 1, [1.0, 7.0], false, "L, T, Z, square, I, small_tee, +"),
-    factor("block.start_position", Kind::Real, 2, [100.0, 400.0], true, "pixels"),
-    factor("goal.angle", Kind::Real, 1, TURN, false, "radians, of the drawn goal"),
-    factor("goal.color", Kind::Color, 3, BYTE, false, "RGB, of the drawn goal"),
-    factor("goal.position", Kind::Real, 2, [50.0, 450.0], false, "pixels, of the drawn goal"),
-    factor("goal.scale", Kind::Scale, 1, SCALE, false, "unused"),
-    factor("rendering.render_goal", Kind::Index, 1, [0.0, 1.0], false, "0 hides the drawn goal"),
-];
-
-const AGENT_START: usize = 4;
-const BLOCK_ANGLE: usize = 7;
-const BLOCK_START: usize = 11;
-
-/// Index in [`FACTORS`].
-///
-/// # Errors
-/// Names the nearest factor when there is none called `name`.
-pub fn factor_index(name: &str) -> Result<usize, EnvError> {
-    FACTORS.iter().position(|f| f.name == name).ok_or_else(|| unknown(name))
-}
-
-fn unknown(name: &str) -> EnvError {
-    let leaf = name.rsplit('.').next().unwrap_or(name);
-    let near: Vec<&str> =
-        FACTORS.iter().map(|f| f.name).filter(|f| !leaf.is_empty() && f.contains(leaf)).collect();
-    let hint = if near.is_empty() {
-        let all: Vec<&str> = FACTORS.iter().map(|f| f.name).collect();
-        format!("use `all`, a group (agent, background, block, goal, rendering) or one of {}", all.join(", "))
-    } else {
-        format!("did you mean {}?", near.join(" or "))
-    };
-    EnvError::UnknownFactor { name: name.to_owned(), hint }
-}
-
-fn byte(value: f64) -> u8 {
-    value as u8
-}
-
-fn shape(value: f64) -> Shape {
-    Shape::from_index(value as usize).unwrap_or_default()
-}
-
-impl Factors {
-    /// The values of factor `index` of [`FACTORS`]; its `len` values.
+impl Factor {
+    /// The part of the name before the dot.
     #[must_use]
-    pub fn get(&self, index: usize) -> Vec<f64> {
-        let color = |c: [u8; 3]| c.map(f64::from).to_vec();
-        match index {
-            0 => vec![self.agent_angle],
-            1 => color(self.agent_color),
-            2 => vec![self.agent_scale],
-            3 => vec![self.agent_shape.index() as f64],
-            4 => self.agent_start.to_vec(),
-            5 => self.agent_velocity.to_vec(),
-            6 => color(self.background_color),
-            7 => vec![self.block_angle],
-            8 => color(self.block_color),
-            9 => vec![self.block_scale],
-            10 => vec![self.block_shape.index() as f64],
-            11 => self.block_start.to_vec(),
-            12 => vec![self.goal_angle],
-            13 => color(self.goal_color),
-            14 => self.goal_position.to_vec(),
-            15 => vec![self.goal_scale],
-            16 => vec![f64::from(u8::from(self.render_goal))],
-            _ => Vec::new(),
-        }
+    pub fn group(&self) -> &'static str {
+        self.name.split('.').next().unwrap_or_default()
     }
 
-    /// Stores checked values.
-    fn assign(&mut self, index: usize, v: [f64; 3]) {
-        let color = v.map(byte);
-        let pair = [v[0], v[1]];
-        match index {
-            0 => self.agent_angle = v[0],
-            1 => self.agent_color = color,
-            2 => self.agent_scale = v[0],
-            3 => self.agent_shape = shape(v[0]),
-            4 => self.agent_start = pair,
-            5 => self.agent_velocity = pair,
-            6 => self.background_color = color,
-            7 => self.block_angle = v[0],
-            8 => self.block_color = color,
-            9 => self.block_scale = v[0],
-            10 => self.block_shape = shape(v[0]),
-            11 => self.block_start = pair,
-            12 => self.goal_angle = v[0],
-            13 => self.goal_color = color,
-            14 => self.goal_position = pair,
-            15 => self.goal_scale = v[0],
-            _ => self.render_goal = v[0] != 0.0,
+    /// Draws the next values from the factor's stream; unused ones are 0.
+    fn draw(&self, rng: &mut Pcg64) -> [f64; 3] {
+        let mut values = [0.0; 3];
+        let count = self.high - self.low + 1.0;
+        for v in &mut values[..self.len] {
+            *v = match self.kind {
+                Kind::Color | Kind::Integers => rng.uniform(0.0, count).floor() + self.low,
+                Kind::Index => self.low + f64::from(rng.below_u32(count as u32)),
+                Kind::Float32 => f64::from(rng.uniform(self.low, self.high) as f32),
+                Kind::Float64 => rng.uniform(self.low, self.high),
+            };
         }
+        values
+    }
+
+    /// Values for storing: padded with 0, and rounded where the factor holds f32.
+    fn accept(&self, values: &[f64]) -> Result<[f64; 3], String> {
+        if values.len() != self.len {
+            return Err(format!("needs {} value(s), got {}", self.len, values.len()));
+        }
+        let whole = matches!(self.kind, Kind::Color | Kind::Integers | Kind::Index);
+        let mut padded = [0.0; 3];
+        for (v, slot) in values.iter().zip(&mut padded) {
+            if !(self.low..=self.high).contains(v) {
+                return Err(format!("{v} is outside {} to {}", self.low, self.high));
+            }
+            if whole && v.fract() != 0.0 {
+                return Err(format!("{v} is not a whole number"));
+            }
+            *slot = if self.kind == Kind::Float32 { f64::from(*v as f32) } else { *v };
+        }
+        Ok(padded)
+    }
+}
+
+/// The factors of an environment: a table of names and bounds, and a value for each entry.
+///
+/// [`Default`] is the reference's default scene.
+pub trait Variation: Clone + Default + PartialEq + std::fmt::Debug + Send + Sync {
+    /// All factors: groups and names in alphabetical order, which is also the order of seeding.
+    const FACTORS: &'static [Factor];
+
+    /// Indices of the factors that [`Variation::admissible`] tests. They are drawn after all others; as every factor
+    /// has a stream of its own, nothing else about the order matters.
+    const CONSTRAINED: &'static [usize] = &[];
+
+    /// The values of factor `index` of [`Variation::FACTORS`]; its `len` values, none when there is no such factor.
+    fn get(&self, index: usize) -> Vec<f64>;
+
+    /// Stores checked values of factor `index`; those beyond its `len` are 0.
+    fn assign(&mut self, index: usize, values: [f64; 3]);
+
+    /// Whether factor `index` fits the others.
+    ///
+    /// # Errors
+    /// Says what it clashes with and how to avoid that.
+    fn admissible(&self, _index: usize) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Index of the factor called `name`.
+    ///
+    /// # Errors
+    /// Names the nearest factor when there is none called `name`.
+    fn index_of(name: &str) -> Result<usize, EnvError> {
+        Self::FACTORS.iter().position(|f| f.name == name).ok_or_else(|| unknown(Self::FACTORS, name))
     }
 
     /// Sets the factor called `name`.
@@ -230,76 +135,84 @@ impl Factors {
     /// # Errors
     /// On an unknown name, a wrong number of values, a value out of bounds, or a fraction where a whole number
     /// is needed. Nothing is clipped.
-    pub fn set(&mut self, name: &str, values: &[f64]) -> Result<(), EnvError> {
-        let index = factor_index(name)?;
-        let f = &FACTORS[index];
-        let refuse = |message: String| Err(EnvError::FactorValue { name: name.to_owned(), message });
-        if values.len() != f.len {
-            return refuse(format!("needs {} value(s), got {}", f.len, values.len()));
-        }
-        for v in values {
-            if !(f.low..=f.high).contains(v) {
-                return refuse(format!("{v} is outside {} to {}", f.low, f.high));
-            }
-            if matches!(f.kind, Kind::Color | Kind::Index) && v.fract() != 0.0 {
-                return refuse(format!("{v} is not a whole number"));
-            }
-        }
-        let mut padded = [0.0; 3];
-        padded[..values.len()].copy_from_slice(values);
-        if f.kind == Kind::Scale {
-            padded[0] = f64::from(padded[0] as f32);
-        }
-        self.assign(index, padded);
+    fn set(&mut self, name: &str, values: &[f64]) -> Result<(), EnvError> {
+        let index = Self::index_of(name)?;
+        let accepted = Self::FACTORS[index].accept(values).map_err(|message| refused(name, message))?;
+        self.assign(index, accepted);
         Ok(())
     }
 }
 
-/// Draws the next values of a factor from its stream.
-fn draw(f: &Factor, rng: &mut Pcg64) -> [f64; 3] {
-    let mut values = [0.0; 3];
-    for v in &mut values[..f.len] {
-        *v = match f.kind {
-            Kind::Color => rng.uniform(0.0, 256.0).floor(),
-            Kind::Scale => f64::from(rng.uniform(f.low, f.high) as f32),
-            Kind::Index => f.low + f64::from(rng.below_u32((f.high - f.low) as u32 + 1)),
-            Kind::Real => rng.uniform(f.low, f.high),
-        };
-    }
-    values
+fn refused(name: &str, message: String) -> EnvError {
+    EnvError::FactorValue { name: name.to_owned(), message }
+}
+
+fn unknown(factors: &[Factor], name: &str) -> EnvError {
+    let leaf = name.rsplit('.').next().unwrap_or(name);
+    let near: Vec<&str> =
+        factors.iter().map(|f| f.name).filter(|f| !leaf.is_empty() && f.contains(leaf)).collect();
+    let hint = if near.is_empty() {
+        let all: Vec<&str> = factors.iter().map(|f| f.name).collect();
+        let mut groups: Vec<&str> = factors.iter().map(Factor::group).collect();
+        groups.dedup();
+        format!("use `all`, a group ({}) or one of {}", groups.join(", "), all.join(", "))
+    } else {
+        format!("did you mean {}?", near.join(" or "))
+    };
+    EnvError::UnknownFactor { name: name.to_owned(), hint }
 }
 
 /// One stream per factor, seeded as the reference's nested spaces are.
-fn streams(seed: u64) -> [Pcg64; FACTORS.len()] {
+fn streams(factors: &[Factor], seed: u64) -> Vec<Pcg64> {
     let mut root = Pcg64::new(seed);
     let mut group = root.clone();
     let mut last = "";
-    FACTORS.map(|f| {
-        let name = f.name.split('.').next().unwrap_or_default();
-        if name != last {
+    let mut stream = |f: &Factor| {
+        if f.group() != last {
             group = Pcg64::new(u64::from(root.below_u32(i32::MAX as u32)));
-            last = name;
+            last = f.group();
         }
         Pcg64::new(u64::from(group.below_u32(i32::MAX as u32)))
-    })
+    };
+    factors.iter().map(&mut stream).collect()
 }
 
 /// Which factors a reset samples and which it sets.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Sampling {
-    /// Names, groups or "all"; `None` samples agent and block start and the block angle.
+    /// Names, groups or "all"; `None` samples the factors that the environment samples by default.
     pub sampled: Option<Vec<String>>,
     /// Explicit values; they win over sampled ones.
     pub values: Vec<(String, Vec<f64>)>,
 }
 
-/// What a seed gives.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample {
+/// A sampled scene, with the streams it came from.
+#[derive(Clone, Debug)]
+pub struct Drawn<F> {
     /// The scene.
-    pub factors: Factors,
-    /// Goal state: a second draw of the start pose, with the scene's agent velocity.
-    pub goal_state: [f64; 7],
+    pub factors: F,
+    streams: Vec<Pcg64>,
+}
+
+impl<F: Variation> Drawn<F> {
+    /// The next values of factor `index` from its stream, without storing them.
+    pub fn again(&mut self, index: usize) -> [f64; 3] {
+        F::FACTORS[index].draw(&mut self.streams[index])
+    }
+
+    /// Draws factor `index` until it is admissible.
+    fn sample(&mut self, index: usize) -> Result<(), EnvError> {
+        let mut verdict = Ok(());
+        for _ in 0..TRIES {
+            let values = self.again(index);
+            self.factors.assign(index, values);
+            verdict = self.factors.admissible(index);
+            if verdict.is_ok() {
+                break;
+            }
+        }
+        verdict.map_err(|why| refused(F::FACTORS[index].name, format!("{TRIES} draws failed: {why}")))
+    }
 }
 
 impl Sampling {
@@ -309,124 +222,43 @@ impl Sampling {
         Self { sampled: Some(vec!["all".into()]), values: Vec::new() }
     }
 
-    fn chosen(&self) -> Result<[bool; FACTORS.len()], EnvError> {
+    fn chosen<F: Variation>(&self) -> Result<Vec<bool>, EnvError> {
         let Some(names) = &self.sampled else {
-            return Ok(FACTORS.map(|f| f.sampled_by_default));
+            return Ok(F::FACTORS.iter().map(|f| f.sampled_by_default).collect());
         };
-        let mut chosen = [false; FACTORS.len()];
+        let mut chosen = vec![false; F::FACTORS.len()];
         for name in names {
             let mut known = false;
-            for (flag, f) in chosen.iter_mut().zip(&FACTORS) {
-                let group = f.name.split('.').next().unwrap_or_default();
-                if name == "all" || name == f.name || name == group {
+            for (flag, f) in chosen.iter_mut().zip(F::FACTORS) {
+                if name == "all" || name == f.name || name == f.group() {
                     *flag = true;
                     known = true;
                 }
             }
             if !known {
-                return Err(unknown(name));
+                return Err(unknown(F::FACTORS, name));
             }
         }
         Ok(chosen)
     }
 
-    /// Scene and goal of `seed`: defaults, then the sampled factors, then the explicit values.
+    /// The scene of `seed`: defaults, then the sampled factors, then the explicit values, all checked at the end.
     ///
     /// # Errors
-    /// On unknown names and values out of bounds.
-    pub fn draw(&self, seed: u64) -> Result<Sample, EnvError> {
-        let chosen = self.chosen()?;
-        let mut streams = streams(seed);
-        let mut factors = Factors::default();
-        for (index, f) in FACTORS.iter().enumerate() {
-            if chosen[index] {
-                factors.assign(index, draw(f, &mut streams[index]));
-            }
+    /// On unknown names, values out of bounds and values that do not fit together.
+    pub fn draw<F: Variation>(&self, seed: u64) -> Result<Drawn<F>, EnvError> {
+        let chosen = self.chosen::<F>()?;
+        let mut drawn = Drawn { factors: F::default(), streams: streams(F::FACTORS, seed) };
+        let free = (0..F::FACTORS.len()).filter(|index| !F::CONSTRAINED.contains(index));
+        for index in free.chain(F::CONSTRAINED.iter().copied()).filter(|&index| chosen[index]) {
+            drawn.sample(index)?;
         }
         for (name, values) in &self.values {
-            factors.set(name, values)?;
+            drawn.factors.set(name, values)?;
         }
-        let mut again = |index: usize| draw(&FACTORS[index], &mut streams[index]);
-        let (agent, block, angle) = (again(AGENT_START), again(BLOCK_START), again(BLOCK_ANGLE));
-        let v = factors.agent_velocity;
-        let goal_state = [agent[0], agent[1], block[0], block[1], angle[0], v[0], v[1]];
-        Ok(Sample { factors, goal_state })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::push_t::{PushT, PushTConfig, ResetOptions};
-    use serde_json::Value;
-
-    fn fixture() -> Value {
-        let root = std::env::var("WORLDBENCH_FIXTURES")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures").into());
-        let text = std::fs::read_to_string(format!("{root}/env/pusht/seeds.json")).unwrap();
-        serde_json::from_str(&text).unwrap()
-    }
-
-    fn numbers(value: &Value) -> Vec<f64> {
-        match value.as_array() {
-            Some(items) => items.iter().map(|v| v.as_f64().unwrap()).collect(),
-            None => vec![value.as_f64().unwrap()],
+        for &index in F::CONSTRAINED {
+            drawn.factors.admissible(index).map_err(|why| refused(F::FACTORS[index].name, why))?;
         }
-    }
-
-    fn reset(entry: &Value, sampling: Sampling) -> PushT {
-        let mut env = PushT::new(&Factors::default(), PushTConfig::default());
-        let options = ResetOptions { sampling, ..ResetOptions::default() };
-        let seed = entry["seed"].as_u64().unwrap();
-        let observed = env.reset(seed, &options).unwrap();
-        assert_eq!(env.goal_state().to_vec(), numbers(&entry["goal_state"]), "goal of seed {seed}");
-        assert_eq!(observed.to_vec(), numbers(&entry["obs"]), "observation of seed {seed}");
-        env
-    }
-
-    #[test]
-    fn default_seeds_match_the_reference() {
-        for entry in fixture()["default"].as_array().unwrap() {
-            let env = reset(entry, Sampling::default());
-            let f = env.factors();
-            assert_eq!(f.agent_start.to_vec(), numbers(&entry["agent_start"]));
-            assert_eq!(f.block_start.to_vec(), numbers(&entry["block_start"]));
-            assert_eq!(f.block_angle, entry["block_angle"].as_f64().unwrap());
-        }
-    }
-
-    #[test]
-    fn all_factor_seeds_match_the_reference() {
-        for entry in fixture()["all"].as_array().unwrap() {
-            let env = reset(entry, Sampling::all());
-            for (name, value) in entry["values"].as_object().unwrap() {
-                assert_eq!(env.factors().get(factor_index(name).unwrap()), numbers(value), "{name}");
-            }
-        }
-    }
-
-    #[test]
-    fn explicit_values_win_and_are_checked() {
-        let with =
-            |name: &str, v: &[f64]| Sampling { values: vec![(name.into(), v.to_vec())], ..Sampling::all() };
-        assert_eq!(with("block.shape", &[3.0]).draw(1).unwrap().factors.block_shape, Shape::Z);
-        for (name, v) in
-            [("block.shape", 0.0), ("block.scale", 61.0), ("block.shape", 2.5), ("blok.shape", 2.0)]
-        {
-            let message = with(name, &[v]).draw(1).unwrap_err().to_string();
-            assert!(message.contains(name), "{message}");
-        }
-        assert!(with("agent.scale", &[]).draw(1).is_err());
-    }
-
-    #[test]
-    fn every_factor_reads_back_what_was_set() {
-        let mut factors = Factors::default();
-        for (index, f) in FACTORS.iter().enumerate() {
-            let values = vec![f.high; f.len];
-            factors.set(f.name, &values).unwrap();
-            assert_eq!(factors.get(index), values, "{}", f.name);
-            assert_eq!(Factors::default().get(index).len(), f.len);
-        }
+        Ok(drawn)
     }
 }

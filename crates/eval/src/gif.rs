@@ -8,7 +8,7 @@ use ::gif::{Encoder, Frame as GifFrame, Repeat};
 use worldbench_core::Frame;
 use worldbench_env::{
     PushT,
-    raster::{Filter, Renderer},
+    raster::{Filter, Render, Renderer},
 };
 
 use crate::{

@@ -34,7 +34,8 @@ fn best(mut run: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    let peak = (0..20).map(|_| peak_flops(worldbench_kernels::gemm::Precision::F32, 1, 500_000)).fold(0.0, f64::max);
+    let peak =
+        (0..20).map(|_| peak_flops(worldbench_kernels::gemm::Precision::F32, 1, 500_000)).fold(0.0, f64::max);
     println!("limit {:.0} GFLOP/s", peak / 1e9);
     for [side, channels, outputs, kernel, stride, pad] in SHAPES {
         let conv = Conv2d { height: side, width: side, channels, outputs, kernel, stride, pad };

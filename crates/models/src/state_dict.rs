@@ -75,7 +75,10 @@ impl StateDict {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let safe = path.extension().is_some_and(|extension| extension == "safetensors");
         if safe {
-            return Self::from_safetensors(path, &std::fs::read(path).map_err(|e| fail(path, e, "check the path"))?);
+            return Self::from_safetensors(
+                path,
+                &std::fs::read(path).map_err(|e| fail(path, e, "check the path"))?,
+            );
         }
         Self::named(path, read_torch(path)?)
     }

@@ -9,17 +9,17 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor as Array};
 use serde::{Deserialize, Serialize};
 use worldbench_data::features::{FeatureSpec, Features, frames};
 use worldbench_data::{Batch, FrameSpec, Normaliser, NormaliserKind, Split, Store, WindowSpec};
 use worldbench_env::raster::Filter;
 use worldbench_models::compact::{ACTION, PROPRIO, Whitener};
 use worldbench_models::dino_wm::{Clip, DinoWm, DinoWmConfig};
+use worldbench_models::encoders::{self, EncoderConfig, FrozenEncoder};
 use worldbench_models::losses::{Terms, mse};
 use worldbench_models::patch_decoder::{PatchDecoder, cut, join};
-use worldbench_models::encoders::{self, EncoderConfig, FrozenEncoder};
-use worldbench_models::planning::{BlockTransform, DinoWmModel, DinoWmPlanner, RolloutOptions};
+use worldbench_models::planning::{BlockTransform, DinoWmModel, DinoWmPlanner, Picture, RolloutOptions};
 use worldbench_nn::params::{from_vec, to_vec};
 use worldbench_nn::vit::VitConfig;
 use worldbench_nn::{Params, Pass, Scope};
@@ -297,11 +297,32 @@ impl DinoWmLearner {
     }
 }
 
+/// Losses of the world model and of the decoder, which share no parameter.
+struct Losses {
+    world: Terms,
+    decoder: Option<Array<1>>,
+}
+
+impl Losses {
+    fn total(&self) -> Array<1> {
+        let world = self.world.total.clone();
+        self.decoder.iter().fold(world, |sum, decoder| sum + decoder.clone())
+    }
+
+    /// `loss` is the world model's alone.
+    fn metrics(&self) -> Result<Metrics, TrainError> {
+        let mut out = metrics(&self.world)?;
+        if let Some(decoder) = &self.decoder {
+            out.push(("decoder_loss", to_vec(decoder.clone().detach())?[0]));
+        }
+        Ok(out)
+    }
+}
+
 impl DinoWmLearner {
-    /// Loss terms of the windows `share`. The decoder sees one frame of each, another in every step; its loss is added to
-    /// the total, but shares no parameter with the rest.
+    /// Losses of the windows `share`. The decoder sees one frame of each, another in every step.
     #[allow(clippy::too_many_arguments)]
-    fn terms(
+    fn losses(
         &self,
         networks: &Networks,
         inputs: &Inputs,
@@ -310,10 +331,10 @@ impl DinoWmLearner {
         step: u64,
         device: &Device,
         pass: &mut Pass,
-    ) -> Terms {
-        let mut terms = networks.world.loss(self.clip(inputs, share.clone(), device), pass);
+    ) -> Losses {
+        let world = networks.world.loss(self.clip(inputs, share.clone(), device), pass);
         let (Some(decoder), Some(sizes)) = (&networks.decoder, &self.saved.model.decoder) else {
-            return terms;
+            return Losses { world, decoder: None };
         };
         let network = &self.saved.model.network;
         let (patches, width) = (network.predictor.patches, network.features);
@@ -327,9 +348,7 @@ impl DinoWmLearner {
         let features = from_vec(features, [share.len(), patches, width], device);
         let targets = from_vec(targets, [share.len(), patches, pixels / patches], device);
         let error = mse(decoder.decode(decoder.bridge(features)), targets);
-        terms.total = terms.total + error.clone();
-        terms.items.push(("decoder_loss", error));
-        terms
+        Losses { world, decoder: Some(error) }
     }
 }
 
@@ -349,7 +368,8 @@ fn cache(
     if spec.bytes(frames(store, spec.stride)) as f64 > model.cache_gb * 1e9 {
         return Ok(None);
     }
-    let mut encode = |frames: &[&[u8]], out: &mut [f32]| encoder.encode(frames, out).map_err(|e| e.to_string());
+    let mut encode =
+        |frames: &[&[u8]], out: &mut [f32]| encoder.encode(frames, out).map_err(|e| e.to_string());
     let mut quiet = |_: usize, _: usize| ();
     let path = spec.path(store.path());
     let frame = model.frame();
@@ -377,9 +397,8 @@ impl Learner for DinoWmLearner {
             let mut pass = Pass::train(self.seed, step, share.start as u64);
             let build = |scope: &mut Scope| Networks::build(scope, &self.saved.model);
             let (networks, leaves) = self.params.bind(&self.device, build)?;
-            let terms = self.terms(&networks, &inputs, batch, share, step, &self.device, &mut pass);
-            let gradient = leaves.gradients(&terms.total)?;
-            Ok((metrics(&terms)?, gradient))
+            let losses = self.losses(&networks, &inputs, batch, share, step, &self.device, &mut pass);
+            Ok((losses.metrics()?, leaves.gradients(&losses.total())?))
         })
     }
 
@@ -388,7 +407,7 @@ impl Learner for DinoWmLearner {
         let build = |scope: &mut Scope| Networks::build(scope, &self.saved.model);
         let (networks, _) = self.params.bind(&device, build)?;
         let (inputs, all) = (self.inputs(batch)?, 0..batch.windows.len());
-        metrics(&self.terms(&networks, &inputs, batch, all, 0, &device, &mut Pass::eval()))
+        self.losses(&networks, &inputs, batch, all, 0, &device, &mut Pass::eval()).metrics()
     }
 
     fn tensors(&self) -> Vec<Tensor<'_>> {
@@ -437,7 +456,7 @@ pub fn load(
         Actions::Zscore(normaliser) => Box::new(normaliser),
         Actions::Whiten(whitener) => Box::new(whitener),
     };
-    let statistics = (saved.proprio_mean, saved.proprio_std);
+    let statistics = [saved.proprio_mean, saved.proprio_std];
     let mut model = DinoWmModel::new(planner, encoder, actions, statistics, saved.model.action_block)
         .map_err(|e| problem(e.to_string()))?
         .in_precision(options.precision);
@@ -449,9 +468,6 @@ pub fn load(
     }
     Ok((Arc::new(model), saved.method, report))
 }
-
-/// Turns features `[P, F]` into a frame `[R, R, 3]`.
-type Picture = Box<dyn Fn(&[f32]) -> Vec<u8> + Send + Sync>;
 
 fn picture(model: &DinoWmTraining, params: &Params) -> Result<Option<Picture>, TrainError> {
     let device = worldbench_nn::device("cpu")?.inner();

@@ -183,20 +183,23 @@ pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, Tr
     })?;
     let architecture =
         table.get("architecture").and_then(toml::Value::as_str).unwrap_or_default().to_string();
-    let (model, method, report): (Arc<dyn LatentModel>, _, _) = match architecture.as_str() {
-        "compact" if options.precision != Precision::F32 => {
-            let problem = "a compact model plans in f32 only; leave out --precision".into();
-            return Err(TrainError::Checkpoint { path, problem });
-        }
-        "compact" => {
-            compact::load(directory).map(|(model, method, report)| (Arc::new(model) as _, method, report))?
-        }
-        "full" => full::load(directory, options).map(|(model, method, report)| (model as _, method, report))?,
-        "dino-wm" => dino_wm::load(directory, options).map(|(model, method, report)| (model as _, method, report))?,
-        other => {
-            let problem = format!("architecture `{other}` is not known; known: compact, full, dino-wm");
-            return Err(TrainError::Checkpoint { path, problem });
-        }
-    };
+    let (model, method, report): (Arc<dyn LatentModel>, _, _) =
+        match architecture.as_str() {
+            "compact" if options.precision != Precision::F32 => {
+                let problem = "a compact model plans in f32 only; leave out --precision".into();
+                return Err(TrainError::Checkpoint { path, problem });
+            }
+            "compact" => compact::load(directory)
+                .map(|(model, method, report)| (Arc::new(model) as _, method, report))?,
+            "full" => {
+                full::load(directory, options).map(|(model, method, report)| (model as _, method, report))?
+            }
+            "dino-wm" => dino_wm::load(directory, options)
+                .map(|(model, method, report)| (model as _, method, report))?,
+            other => {
+                let problem = format!("architecture `{other}` is not known; known: compact, full, dino-wm");
+                return Err(TrainError::Checkpoint { path, problem });
+            }
+        };
     Ok(Loaded { model, method, architecture, report })
 }

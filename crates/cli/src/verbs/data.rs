@@ -1,25 +1,27 @@
 //! `worldbench data`.
 
+mod exchange;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use worldbench_core::Frame;
-use worldbench_data::{
-    FrameSource, FrameSpec, Normaliser, NormaliserKind, Store, StoreWriter, formats::lerobot, repair,
-};
+use worldbench_data::{FrameSource, FrameSpec, Normaliser, NormaliserKind, Store, repair};
 use worldbench_env::raster::{Filter, write_png};
 use worldbench_eval::manifest::block_moved;
 
-use crate::output::{Outcome, bar, make_parent, print, print_json, table};
+use crate::output::{Outcome, print, print_json, table};
 
-/// Look at, import and repair data sets
+/// Look at, import, export and repair data sets
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   worldbench data inspect push_t.wbs
   worldbench data preview push_t.wbs --episodes 0,5 --out preview
   worldbench data import lerobot_pusht --out demos.wbs
+  worldbench data import pusht_expert_train.h5 --out theirs.wbs --check-pixels
+  worldbench data export push_t.wbs --out push_t.h5
   worldbench data repair push_t.wbs")]
 pub struct Args {
     #[command(subcommand)]
@@ -31,7 +33,8 @@ enum Verb {
     /// What a store holds: episodes, steps, lengths, kinds, hash
     Inspect(StoreArgs),
     Preview(PreviewArgs),
-    Import(ImportArgs),
+    Import(exchange::ImportArgs),
+    Export(exchange::ExportArgs),
     /// Keep the good episodes of a damaged store; an intact file is not touched
     Repair(StoreArgs),
     Stats(StatsArgs),
@@ -73,19 +76,6 @@ enum Picture {
     Png,
 }
 
-/// Import the LeRobot Push-T demonstrations with their exact simulator states
-#[derive(Debug, clap::Args)]
-struct ImportArgs {
-    /// Directory that holds `data/chunk-*/*.parquet`, or one Parquet file
-    path: PathBuf,
-    /// Store to write
-    #[arg(long, value_name = "STORE.wbs")]
-    out: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// Statistics per column: mean, standard deviation, range; shares of contact and of moved blocks
 #[derive(Debug, clap::Args)]
 struct StatsArgs {
@@ -103,7 +93,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     match &args.verb {
         Verb::Inspect(args) => inspect(args)?,
         Verb::Preview(args) => preview(args)?,
-        Verb::Import(args) => import(args)?,
+        Verb::Import(args) => exchange::import(args)?,
+        Verb::Export(args) => exchange::export(args)?,
         Verb::Repair(args) => mend(args)?,
         Verb::Stats(args) => stats(args)?,
     }
@@ -205,35 +196,6 @@ fn strip(frames: &[Frame]) -> Frame {
         }
     }
     out
-}
-
-fn import(args: &ImportArgs) -> Result<()> {
-    if args.out.exists() {
-        bail!("{} exists; give another path or remove the file", args.out.display());
-    }
-    make_parent(&args.out)?;
-    // A store appears under its name only when it is whole.
-    let partial = args.out.with_added_extension("partial");
-    if partial.exists() {
-        std::fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
-    }
-    let mut writer = StoreWriter::create(&partial)?;
-    let bar = bar(0, "episodes imported");
-    let imported = lerobot::import(&args.path, |episode| {
-        bar.inc(1);
-        writer.append(episode)
-    });
-    bar.finish_and_clear();
-    let report = imported.and_then(|report| writer.sync().map(|()| report)).inspect_err(|_| {
-        let _ = std::fs::remove_file(&partial);
-    })?;
-    std::fs::rename(&partial, &args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
-    if args.json {
-        return print_json(&report);
-    }
-    print(format!("{}: {} episodes, {} frames", args.out.display(), report.episodes, report.frames))?;
-    let (agent, reward) = (report.max_agent_error, report.max_reward_error);
-    print(format!("recovered states deviate by at most {agent:.1e} px (agent) and {reward:.1e} (reward)"))
 }
 
 fn mend(args: &StoreArgs) -> Result<()> {

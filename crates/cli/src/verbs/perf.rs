@@ -3,14 +3,19 @@
 use anyhow::{Result, bail};
 use serde_json::json;
 use worldbench_env::{
-    perf::contact_workload,
-    raster::{Filter, push_t_frames_per_second},
+    PushT, TwoRoom,
+    perf::{contact_workload, walk_workload},
+    raster::{Filter, frames_per_second},
+    two_room,
 };
 
 use worldbench_kernels::gemm::{Precision, bf16_unit};
 use worldbench_models::planning::{PerfMethod, PerfSetup, perf};
 
-use crate::output::{Outcome, print, print_json};
+use crate::{
+    config::environment,
+    output::{Outcome, print, print_json},
+};
 
 /// Samples and iterations of the slice that the full-size DINO-WM is measured on.
 const SLICE: (usize, usize) = (8, 2);
@@ -30,9 +35,12 @@ enum Verb {
     Peak(PeakArgs),
 }
 
-/// Simulator and renderer on one thread, in contact-rich play
+/// Simulator and renderer on one thread: contact-rich play in Push-T, random walks in Two-Room
 #[derive(Debug, clap::Args)]
 struct EnvArgs {
+    /// Name of the environment; see `envs`
+    #[arg(long, default_value = "push_t")]
+    env: String,
     /// Env steps to run
     #[arg(long, default_value_t = 1_000_000)]
     steps: u64,
@@ -158,17 +166,22 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 fn env(args: &EnvArgs) -> Result<()> {
-    let frames_per_s = push_t_frames_per_second(args.size, Filter::Linear, args.frames)?;
-    let steps = contact_workload(args.steps);
+    let name = environment(&args.env)?.name;
+    let (frames_per_s, steps) = if name == two_room::SPEC.name {
+        (frames_per_second::<TwoRoom>(args.size, Filter::Linear, args.frames)?, walk_workload(args.steps)?)
+    } else {
+        (frames_per_second::<PushT>(args.size, Filter::Linear, args.frames)?, contact_workload(args.steps))
+    };
     if args.json {
         return print_json(&json!({
-            "steps_per_s": steps.steps_per_s, "frames_per_s": frames_per_s,
+            "env": name, "steps_per_s": steps.steps_per_s, "frames_per_s": frames_per_s,
             "contact_share": steps.contact_share, "steps": steps.steps, "frames": args.frames,
             "size": args.size, "threads": 1,
         }));
     }
-    let share = 100.0 * steps.contact_share;
-    print(format!("env     {:.0} steps/s, {share:.0} % of the sub-steps in contact", steps.steps_per_s))?;
+    let contact = |share| format!(", {:.0} % of the sub-steps in contact", 100.0 * share);
+    let contact = steps.contact_share.map_or_else(String::new, contact);
+    print(format!("env     {:.0} steps/s{contact}", steps.steps_per_s))?;
     print(format!("render  {frames_per_s:.0} frames/s of {0} x {0}", args.size))
 }
 

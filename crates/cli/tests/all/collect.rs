@@ -32,6 +32,7 @@ fn a_stopped_collection_ends_with_the_same_bytes() {
     let facts = json(&["data", "inspect", text(&whole), "--json"]);
     assert!(["episodes", "steps", "hash", "kinds"].iter().all(|key| facts[key] == summary[key]), "{facts}");
     look_at(&whole);
+    to_hdf5_and_back(&whole);
     break_and_mend(&whole, facts["episodes"].as_u64().unwrap());
 }
 
@@ -48,6 +49,32 @@ fn look_at(store: &Path) {
         assert!(out.join(format!("episode-00001.{format}")).is_file());
     }
     assert!(refused(&["data", "preview", text(store), "--episodes", "999"]).contains("no episode 999"));
+}
+
+/// The store that comes back from an exported file has the same bytes; a part of it can be exported, too.
+fn to_hdf5_and_back(store: &Path) {
+    let (file, back) = (store.with_extension("h5"), store.with_extension("back.wbs"));
+    let export = |more: &[&str]| {
+        json(
+            &[&["data", "export", text(store), "--out", text(&file), "--size", "32", "--json"], more]
+                .concat(),
+        )
+    };
+    let written = export(&[]);
+    let read = json(&["data", "import", text(&file), "--out", text(&back), "--check-pixels", "--json"]);
+    assert!(std::fs::read(&back).unwrap() == std::fs::read(store).unwrap());
+    assert!(["episodes", "rows"].iter().all(|key| written[key] == read[key]), "{written} {read}");
+    assert_eq!(read["frames_identical"], read["rows"]);
+
+    assert!(refused(&["data", "export", text(store), "--out", text(&file)]).contains("exists"));
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(export(&["--episodes", "3,0-1"])["episodes"], 3);
+    std::fs::remove_file(&file).unwrap();
+    let beyond = ["data", "export", text(store), "--out", text(&file), "--episodes", "2-999"];
+    assert!(refused(&beyond).contains("has no episode"));
+    let left = std::fs::read_dir(store.parent().unwrap()).unwrap().flatten();
+    let left: Vec<_> = left.map(|f| f.file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|name| name.contains(".h5")), "{left:?}");
 }
 
 fn break_and_mend(store: &Path, episodes: u64) {

@@ -24,6 +24,21 @@ fn replay_prints_what_the_fixture_holds() {
 }
 
 #[test]
+fn replay_reads_two_room_episodes_and_draws_them() {
+    let path = fixtures().join("env/tworoom/episodes/multi_door_1.json");
+    let recorded: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let printed = json(&["replay", text(&path), "--json", "--frames", text(dir.path()), "--size", "32"]);
+    for key in ["pos", "distance", "terminated", "expert_action", "reset_obs", "final_obs"] {
+        assert_eq!(printed[key], recorded[key], "{key}");
+    }
+    for key in ["pos", "distance", "terminated", "expert_action", "observation"] {
+        assert_eq!(printed["max_deviation"][key], 0.0, "{key}");
+    }
+    assert!(dir.path().join("multi_door_1_059.png").is_file());
+}
+
+#[test]
 fn replay_goes_on_after_a_bad_file_and_draws_frames() {
     let dir = tempfile::tempdir().unwrap();
     let good = fixtures().join("env/pusht/episodes/T_wall_f32.json");
@@ -64,7 +79,14 @@ fn selftest_misses_a_wrong_number_and_an_empty_directory() {
         let items = report["items"].as_array().unwrap();
         items.iter().any(|item| item["status"] == "miss" && item["item"] == name)
     };
-    for name in ["push_t episode wrong state", "push_t frames", "push_t seeds", "pldm", "planners"] {
+    for name in [
+        "push_t episode wrong state",
+        "push_t frames",
+        "push_t seeds",
+        "two_room episodes",
+        "pldm",
+        "planners",
+    ] {
         assert!(missed(name), "{name}: {report}");
     }
     assert!(!missed("push_t episode wrong contacts"));

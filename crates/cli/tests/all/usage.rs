@@ -1,6 +1,6 @@
 use super::*;
 
-const VERBS: [&[&str]; 26] = [
+const VERBS: [&[&str]; 27] = [
     &["bench"],
     &["train"],
     &["diagnose"],
@@ -9,6 +9,7 @@ const VERBS: [&[&str]; 26] = [
     &["data", "inspect"],
     &["data", "preview"],
     &["data", "import"],
+    &["data", "export"],
     &["data", "repair"],
     &["data", "stats"],
     &["eval"],
@@ -46,6 +47,8 @@ fn typos_name_the_nearest_known() {
         (&["eval", "--policy", "orcale"], "did you mean `oracle`"),
         (&["eval", "--policy", "random", "--protocol", "heldout"], "did you mean `held-out`"),
         (&["fovs", "pusht"], "did you mean `push_t`"),
+        (&["fovs", "two_rooms"], "did you mean `two_room`"),
+        (&["perf", "env", "--env", "tworoom"], "did you mean `two_room`"),
         (&["replya"], "replay"),
     ] {
         let message = refused(args);
@@ -64,6 +67,9 @@ fn bad_input_is_refused_with_a_remedy() {
         (&["data", "inspect", "no/such/file.wbs"], "no/such/file.wbs"),
         (&["data", "inspect", "Cargo.toml"], "Cargo.toml"),
         (&["data", "import", "no/such/dir", "--out", "target/x.wbs"], "no/such/dir"),
+        (&["data", "import", "Cargo.toml", "--check-pixels", "--out", "target/x.wbs"], "no HDF5 file"),
+        (&["data", "export", "no/such/file.wbs", "--out", "target/x.h5"], "no/such/file.wbs"),
+        (&["data", "export", "x.wbs", "--out", "x.h5", "--episodes", "5-2"], "smaller number first"),
         (&["collect", "--out", "x.wbs", "--set", "sources"], "key=value"),
         (&["collect", "--out", "x.wbs", "--set", "play_share=2.0"], "play_share"),
         (&["perf", "env", "--size", "5", "--steps", "1", "--frames", "1"], "16 to 512"),
@@ -93,13 +99,41 @@ fn figures_have_their_keys() {
     let env = json(&["perf", "env", "--json", "--steps", "20000", "--frames", "100"]);
     assert!(env["contact_share"].as_f64().unwrap() >= 0.25);
     assert!(["steps_per_s", "frames_per_s"].iter().all(|key| env[key].as_f64().unwrap() > 0.0));
+    let env = json(&["perf", "env", "--env", "two-room", "--json", "--steps", "20000", "--frames", "100"]);
+    assert!(env["env"] == "two_room" && env["contact_share"].is_null());
+    assert!(["steps_per_s", "frames_per_s"].iter().all(|key| env[key].as_f64().unwrap() > 0.0));
     let plan = ["perf", "plan", "--json", "--method", "dino-wm", "--size", "compact", "--precision", "bf16"];
-    let plan = json(&[&plan[..], &["--samples", "2", "--iterations", "1", "--max-memory", "30000000"]].concat());
-    assert!(["seconds", "tokens_per_s", "gflops", "memory"].iter().all(|key| plan[key].as_f64().unwrap() > 0.0));
+    let plan =
+        json(&[&plan[..], &["--samples", "2", "--iterations", "1", "--max-memory", "30000000"]].concat());
+    assert!(
+        ["seconds", "tokens_per_s", "gflops", "memory"].iter().all(|key| plan[key].as_f64().unwrap() > 0.0)
+    );
     assert_eq!(plan["precision"], "bf16");
-    assert_eq!(json(&["fovs", "push_t", "--json"]).as_array().unwrap().len(), 17);
-    assert_eq!(json(&["envs", "--json"])[0]["name"], "push_t");
     assert_eq!(json(&["protocol", "list", "--json"])[0]["name"], "held-out");
+}
+
+#[test]
+fn environments_and_factors_are_listed() {
+    let envs = json(&["envs", "--json"]);
+    assert_eq!(envs[0]["name"], "push_t");
+    assert_eq!(envs[1]["name"], "two_room");
+    assert_eq!(envs[1]["state"], 2);
+    for env in envs.as_array().unwrap() {
+        let factors = json(&["fovs", env["name"].as_str().unwrap(), "--json"]);
+        let factors = factors.as_array().unwrap();
+        assert_eq!(factors.len() as u64, env["factors"].as_u64().unwrap());
+        for f in factors {
+            let bounds = f["low"].as_f64().unwrap()..=f["high"].as_f64().unwrap();
+            let default = f["default"].as_array().unwrap();
+            assert_eq!(default.len() as u64, f["len"].as_u64().unwrap(), "{f}");
+            assert!(default.iter().all(|v| bounds.contains(&v.as_f64().unwrap())), "{f}");
+        }
+    }
+    let (listed, shown) = (worldbench(&["envs"]), worldbench(&["fovs", "two-room"]));
+    assert!(stdout(&listed).contains("two_room") && stdout(&listed).contains("push_t"));
+    assert!(
+        stdout(&shown).lines().any(|line| line.starts_with("wall.thickness") && line.contains("7 to 41"))
+    );
 }
 
 /// A reader that closes early, as in `worldbench fovs | head -0`, is no error.

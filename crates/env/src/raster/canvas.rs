@@ -1,13 +1,8 @@
-//! The 512 x 512 canvas, its filled primitives and the record of what they touched.
+//! The square canvas of an environment, its filled primitives and the record of what they touched.
 //!
 //! All primitives use integer coordinates, x to the right and y down, and are clipped to the canvas. Their exact pixel
-//! sets (rounding, closing vertices, off-centre discs) are part of the Push-T observation, so they are spelled out
-//! here instead of being taken from a drawing library.
-
-/// Side of the canvas in pixels; one pixel is one unit of the simulated world.
-pub const CANVAS_SIZE: usize = 512;
-
-const LAST: i32 = CANVAS_SIZE as i32 - 1;
+//! sets (rounding, closing vertices, off-centre discs) are part of the observation, so they are spelled out here
+//! instead of being taken from a drawing library.
 
 /// Most vertices a filled polygon may have; every shape of the environments is made of quadrilaterals.
 const MAX_VERTICES: usize = 8;
@@ -113,17 +108,21 @@ impl Edge {
     }
 }
 
-/// The canvas and, for each row, the columns written since the last [`Canvas::restore`].
+/// A canvas of `N` x `N` pixels (one pixel is one unit of the simulated world) and, for each row, the columns written
+/// since the last [`Canvas::restore`].
 #[derive(Clone, Debug)]
-pub(super) struct Canvas {
+pub(super) struct Canvas<const N: usize> {
     pixels: Vec<Pixel>,
     dirty: Vec<Columns>,
 }
 
-impl Canvas {
+impl<const N: usize> Canvas<N> {
+    /// The last row and column.
+    pub const LAST: i32 = N as i32 - 1;
+
     /// A canvas filled with one colour, nothing dirty.
     pub fn new(colour: Pixel) -> Self {
-        Self { pixels: vec![colour; CANVAS_SIZE * CANVAS_SIZE], dirty: vec![Columns::EMPTY; CANVAS_SIZE] }
+        Self { pixels: vec![colour; N * N], dirty: vec![Columns::EMPTY; N] }
     }
 
     /// All pixels, row-major.
@@ -133,12 +132,12 @@ impl Canvas {
 
     /// One row of pixels.
     pub fn row(&self, y: usize) -> &[Pixel] {
-        &self.pixels[y * CANVAS_SIZE..][..CANVAS_SIZE]
+        &self.pixels[y * N..][..N]
     }
 
     /// One row of pixels for writing; does not mark anything dirty.
     pub fn row_mut(&mut self, y: usize) -> &mut [Pixel] {
-        &mut self.pixels[y * CANVAS_SIZE..][..CANVAS_SIZE]
+        &mut self.pixels[y * N..][..N]
     }
 
     /// The written columns of each row.
@@ -148,7 +147,7 @@ impl Canvas {
 
     /// Copies the dirty pixels back from `base` and forgets them.
     pub fn restore(&mut self, base: &Self) {
-        for y in 0..CANVAS_SIZE {
+        for y in 0..N {
             let columns = std::mem::replace(&mut self.dirty[y], Columns::EMPTY);
             if !columns.is_empty() {
                 let range = columns.range();
@@ -165,37 +164,38 @@ impl Canvas {
     /// Fills columns `x0..=x1` of row `y`.
     #[inline]
     pub fn span(&mut self, y: i32, x0: i32, x1: i32, colour: Pixel) {
-        let (x0, x1) = (x0.max(0), x1.min(LAST));
-        if !(0..=LAST).contains(&y) || x0 > x1 {
+        let (x0, x1) = (x0.max(0), x1.min(Self::LAST));
+        if !(0..=Self::LAST).contains(&y) || x0 > x1 {
             return;
         }
         let (y, x0, x1) = (y as usize, x0 as usize, x1 as usize);
         self.touch(y, x0, x1);
-        self.pixels[y * CANVAS_SIZE + x0..=y * CANVAS_SIZE + x1].fill(colour);
+        self.pixels[y * N + x0..=y * N + x1].fill(colour);
     }
 
     /// Fills the four columns `x..x + 4` of row `y`.
     #[inline]
     pub fn span4(&mut self, y: i32, x: i32, colour: Pixel) {
-        if !(0..=LAST).contains(&y) || !(0..=LAST - 3).contains(&x) {
+        if !(0..=Self::LAST).contains(&y) || !(0..=Self::LAST - 3).contains(&x) {
             return self.span(y, x, x + 3, colour);
         }
         let (y, x) = (y as usize, x as usize);
         self.touch(y, x, x + 3);
-        self.pixels[y * CANVAS_SIZE + x..][..4].copy_from_slice(&[colour; 4]);
+        self.pixels[y * N + x..][..4].copy_from_slice(&[colour; 4]);
     }
 
+    /// Marks columns `x0..=x1` of row `y` as written.
     #[inline]
-    fn touch(&mut self, y: usize, x0: usize, x1: usize) {
+    pub fn touch(&mut self, y: usize, x0: usize, x1: usize) {
         self.dirty[y] = self.dirty[y].union(Columns { start: x0 as u16, end: x1 as u16 + 1 });
     }
 
     /// Mixes `colour` into one pixel with weight `weight` in [0, 1], in f32 and truncating each channel.
     pub fn blend(&mut self, x: i32, y: i32, colour: [u8; 3], weight: f32) {
-        if !(0..=LAST).contains(&x) || !(0..=LAST).contains(&y) {
+        if !(0..=Self::LAST).contains(&x) || !(0..=Self::LAST).contains(&y) {
             return;
         }
-        let old = unpack(self.pixels[y as usize * CANVAS_SIZE + x as usize]);
+        let old = unpack(self.pixels[y as usize * N + x as usize]);
         let mix = |new: u8, old: u8| (weight * f32::from(new) + (1.0 - weight) * f32::from(old)) as u8;
         self.span(y, x, x, pack(std::array::from_fn(|i| mix(colour[i], old[i]))));
     }
@@ -209,7 +209,7 @@ impl Canvas {
                 vertices.iter().fold((i32::MAX, i32::MIN), |(lo, hi), v| (lo.min(v.x), hi.max(v.x)));
             return self.span(min, x0, x1, colour);
         }
-        let rows = (min.max(0), max.min(LAST));
+        let rows = (min.max(0), max.min(Self::LAST));
         let mut edges = [Edge::default(); MAX_VERTICES];
         let mut count = 0;
         for (&p, q) in vertices.iter().zip(vertices.iter().cycle().skip(1)) {

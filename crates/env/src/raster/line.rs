@@ -1,8 +1,6 @@
 //! Thick and anti-aliased lines on the canvas.
 
-use super::canvas::{CANVAS_SIZE, Canvas, Pixel, Point};
-
-const LAST: i32 = CANVAS_SIZE as i32 - 1;
+use super::canvas::{Canvas, Pixel, Point};
 
 /// Pixels a thick line covers before and after the ideal coordinate; together four.
 const BAND: (i32, i32) = (1, 2);
@@ -10,7 +8,7 @@ const BAND: (i32, i32) = (1, 2);
 /// Half the width of an outline.
 const HALF_WIDTH: i32 = 2;
 
-impl Canvas {
+impl<const N: usize> Canvas<N> {
     /// One edge of an outline: a four-pixel line, a band polygon and a round end at `q`. The round end at `p` is left to
     /// the edge that ends there.
     pub fn thick_edge(&mut self, p: Point, q: Point, colour: Pixel) {
@@ -40,7 +38,7 @@ impl Canvas {
         let steep = dx <= dy;
         // The error term stays that of the whole line even when the start is moved to the border.
         let mut err = (if dx > dy { dx } else { -dy }) / 2;
-        let Some(mut at) = clipped_start(p, q) else { return };
+        let Some(mut at) = clipped_start(p, q, N) else { return };
         let mut run = at;
         loop {
             let current = at;
@@ -54,7 +52,7 @@ impl Canvas {
                 at.y += sy;
             }
             let arrived = if steep { current.y == q.y } else { current.x == q.x };
-            let done = arrived || leaves(at, (sx, sy));
+            let done = arrived || leaves(at, (sx, sy), Self::LAST);
             if steep {
                 self.span4(current.y, current.x - BAND.0, colour);
             } else if done || at.y != current.y {
@@ -104,18 +102,18 @@ impl Canvas {
 }
 
 /// Whether a point that moves in direction `step` can no longer reach the canvas with its band.
-fn leaves(at: Point, step: (i32, i32)) -> bool {
-    let gone = |v: i32, step: i32| if step > 0 { v - BAND.0 > LAST } else { v + BAND.1 < 0 };
+fn leaves(at: Point, step: (i32, i32), last: i32) -> bool {
+    let gone = |v: i32, step: i32| if step > 0 { v - BAND.0 > last } else { v + BAND.1 < 0 };
     gone(at.x, step.0) || gone(at.y, step.1)
 }
 
-/// The first point of the segment with both coordinates in `0..=CANVAS_SIZE` (the far border is one too large), moved
+/// The first point of the segment with both coordinates in `0..=size` (the far border is one too large), moved
 /// by a displacement rounded half away from zero.
-fn clipped_start(p: Point, q: Point) -> Option<Point> {
+fn clipped_start(p: Point, q: Point, size: usize) -> Option<Point> {
     let (dx, dy) = (f64::from(q.x - p.x), f64::from(q.y - p.y));
     let (mut enter, mut exit) = (0.0_f64, 1.0_f64);
     for (start, delta) in [(p.x, dx), (p.y, dy)] {
-        let (low, high) = (f64::from(-start), f64::from(CANVAS_SIZE as i32 - start));
+        let (low, high) = (f64::from(-start), f64::from(size as i32 - start));
         if delta == 0.0 {
             if low > 0.0 || high < 0.0 {
                 return None;

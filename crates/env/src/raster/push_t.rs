@@ -2,12 +2,18 @@
 
 use worldbench_core::Frame;
 
-use super::canvas::{CANVAS_SIZE, Canvas, Columns, Pixel, Point, pack, unpack};
-use super::resize::{Filter, Resampler};
-use super::{RESOLUTIONS, RasterError};
+use super::canvas::{Pixel, Point, pack};
+use super::resize::Filter;
+use super::screen::Screen;
+use super::{RasterError, Render};
 use crate::geometry::{self, Geometry, Vec2};
+use crate::push_t::Factors;
 use crate::render_state::RenderState;
-use crate::variation::Factors;
+
+/// Side of the canvas in pixels; one pixel is one unit of the simulated world.
+pub const CANVAS_SIZE: usize = 512;
+
+type Canvas = super::canvas::Canvas<CANVAS_SIZE>;
 
 const WALL_COLOUR: [u8; 3] = [211; 3];
 const MARK_COLOUR: [u8; 3] = [231, 76, 60];
@@ -57,103 +63,50 @@ struct Part {
 /// A renderer owns its canvas: use one (or a clone) for each thread. Rendering allocates nothing.
 #[derive(Clone, Debug)]
 pub struct Renderer {
-    resolution: usize,
     /// In drawing order.
     parts: Vec<Part>,
     agent: Paint,
     block: Paint,
     block_cog: Vec2,
-    /// Background, goal overlay and walls.
-    base: Canvas,
-    canvas: Canvas,
-    resampler: Resampler,
-    base_frame: Vec<u8>,
-    frame: Vec<u8>,
-    /// Columns in which `frame` differs from `base_frame`, for each row.
-    written: Vec<Columns>,
+    /// Over background, goal overlay and walls.
+    screen: Screen<CANVAS_SIZE>,
 }
 
-impl Renderer {
-    /// A renderer of the scene `factors` with square frames of `resolution` pixels.
-    ///
-    /// # Errors
-    /// [`RasterError::Resolution`] unless the resolution lies in 16 to 512.
-    pub fn new(factors: &Factors, resolution: usize, filter: Filter) -> Result<Self, RasterError> {
-        if !RESOLUTIONS.contains(&resolution) {
-            return Err(RasterError::Resolution(resolution));
-        }
+impl Render for Renderer {
+    type Factors = Factors;
+    type State = RenderState;
+
+    fn new(factors: &Factors, resolution: usize, filter: Filter) -> Result<Self, RasterError> {
         let block = Geometry::new(factors.block_shape, factors.block_scale);
-        let base = static_scene(factors, &block);
-        let mut resampler = Resampler::new(resolution, filter);
-        let mut base_frame = vec![0; resolution * resolution * 3];
-        let mut written = vec![Columns::EMPTY; resolution];
-        let everything = [Columns { start: 0, end: CANVAS_SIZE as u16 }; CANVAS_SIZE];
-        resampler.run(&base, &everything, &mut base_frame, &mut written);
-        written.fill(Columns::EMPTY);
         Ok(Self {
-            resolution,
             parts: drawing_order(factors, &block),
             agent: Paint::new(factors.agent_color),
             block: Paint::new(factors.block_color),
             block_cog: block.cog,
-            canvas: base.clone(),
-            base,
-            resampler,
-            frame: base_frame.clone(),
-            base_frame,
-            written,
+            screen: Screen::new(static_scene(factors, &block), resolution, filter)?,
         })
     }
 
-    /// Side of the frames in pixels.
-    #[must_use]
-    pub fn resolution(&self) -> usize {
-        self.resolution
+    fn resolution(&self) -> usize {
+        self.screen.resolution()
     }
 
-    /// Draws `state` into `out`, RGB bytes `[resolution, resolution, 3]`.
-    ///
-    /// # Errors
-    /// [`RasterError::Buffer`] if `out` has another length.
-    pub fn render(&mut self, state: &RenderState, out: &mut [u8]) -> Result<(), RasterError> {
-        if out.len() != self.frame.len() {
-            return Err(RasterError::Buffer { len: out.len(), resolution: self.resolution });
-        }
-        out.copy_from_slice(self.view(state));
-        Ok(())
-    }
-
-    /// Draws `state` and lends the frame, RGB bytes `[resolution, resolution, 3]`.
-    pub fn view(&mut self, state: &RenderState) -> &[u8] {
+    fn view(&mut self, state: &RenderState) -> &[u8] {
         self.draw(state);
-        let width = self.resolution * 3;
-        let rows = self.frame.chunks_exact_mut(width).zip(self.base_frame.chunks_exact(width));
-        for ((frame, base), written) in rows.zip(&self.written) {
-            if !written.is_empty() {
-                let bytes = usize::from(written.start) * 3..usize::from(written.end) * 3;
-                frame[bytes.clone()].copy_from_slice(&base[bytes]);
-            }
-        }
-        self.resampler.run(&self.canvas, self.canvas.dirty(), &mut self.frame, &mut self.written);
-        &self.frame
+        self.screen.develop()
     }
+}
 
-    /// Draws `state` as a new frame of `resolution` x `resolution`.
-    pub fn frame(&mut self, state: &RenderState) -> Frame {
-        let data = self.view(state).to_vec();
-        Frame { width: self.resolution, height: self.resolution, data }
-    }
-
+impl Renderer {
     /// Draws `state` as a new frame of the full 512 x 512 canvas.
     pub fn canvas(&mut self, state: &RenderState) -> Frame {
         self.draw(state);
-        let data = self.canvas.pixels().iter().flat_map(|&pixel| unpack(pixel)).collect();
-        Frame { width: CANVAS_SIZE, height: CANVAS_SIZE, data }
+        self.screen.canvas_frame()
     }
 
     /// Brings the canvas from whatever it shows to `state`.
     fn draw(&mut self, state: &RenderState) {
-        self.canvas.restore(&self.base);
+        let (canvas, base) = self.screen.begin();
         let (sin, cos) = state.agent_angle.sin_cos();
         let agent = (cos, sin, state.agent[0], state.agent[1]);
         let block = geometry::transform(self.block_cog, state.block_cog, state.block_angle);
@@ -162,33 +115,33 @@ impl Renderer {
             match part.outline {
                 Outline::Rectangle(vertices) => {
                     let vertices = vertices.map(|v| Point::round(geometry::apply(pose, v)));
-                    outlined_polygon(&mut self.canvas, vertices, paint);
+                    outlined_polygon(canvas, vertices, paint);
                 }
-                Outline::Disc(radius) => rimmed_disc(&mut self.canvas, state.agent, radius, paint),
+                Outline::Disc(radius) => rimmed_disc(canvas, state.agent, radius, paint),
             }
         }
-        self.restore_walls();
+        restore_walls(canvas, base);
         for &[x1, y1, x2, y2] in state.marks.as_slice() {
             let point = |x: i16, y: i16| Point { x: x.into(), y: y.into() };
-            self.canvas.antialiased_line(point(x1, y1), point(x2, y2), MARK_COLOUR);
+            canvas.antialiased_line(point(x1, y1), point(x2, y2), MARK_COLOUR);
         }
     }
+}
 
-    /// Walls lie on top of the bodies: copies their pixels back where something was drawn.
-    fn restore_walls(&mut self) {
-        for y in 0..CANVAS_SIZE {
-            let dirty = self.canvas.dirty()[y].range();
-            let middle = if INSIDE.contains(&y) { INSIDE } else { CANVAS_SIZE..CANVAS_SIZE };
-            if dirty.is_empty() || (middle.start <= dirty.start && dirty.end <= middle.end) {
-                continue;
-            }
-            let before = dirty.start..dirty.end.min(middle.start);
-            let after = dirty.start.max(middle.end)..dirty.end;
-            for x in before.chain(after) {
-                let pixel = self.base.row(y)[x];
-                if pixel & WALL_FLAG != 0 {
-                    self.canvas.row_mut(y)[x] = pixel;
-                }
+/// Walls lie on top of the bodies: copies their pixels back where something was drawn.
+fn restore_walls(canvas: &mut Canvas, base: &Canvas) {
+    for y in 0..CANVAS_SIZE {
+        let dirty = canvas.dirty()[y].range();
+        let middle = if INSIDE.contains(&y) { INSIDE } else { CANVAS_SIZE..CANVAS_SIZE };
+        if dirty.is_empty() || (middle.start <= dirty.start && dirty.end <= middle.end) {
+            continue;
+        }
+        let before = dirty.start..dirty.end.min(middle.start);
+        let after = dirty.start.max(middle.end)..dirty.end;
+        for x in before.chain(after) {
+            let pixel = base.row(y)[x];
+            if pixel & WALL_FLAG != 0 {
+                canvas.row_mut(y)[x] = pixel;
             }
         }
     }
@@ -230,7 +183,6 @@ fn static_scene(factors: &Factors, block: &Geometry) -> Canvas {
         canvas.thick_edge(p, q, colour);
         canvas.round_end(p, colour);
     }
-    canvas.mark_clean();
     canvas
 }
 

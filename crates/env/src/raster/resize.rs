@@ -1,10 +1,10 @@
-//! Reduction of the canvas to the observation, restricted to the dirty columns of each row.
+//! Scaling of the canvas to the observation, restricted to the dirty columns of each row.
 //!
 //! `Linear` reproduces OpenCV's 8-bit bilinear resize (11-bit weights, no low-pass filter), which is what the published
 //! Push-T data were made with. `Area` averages all canvas pixels under an output pixel, so that a small image still
 //! shows sub-pixel motion. Both use integers only.
 
-use super::canvas::{CANVAS_SIZE, Canvas, Columns, Pixel, RGB_MASK, unpack};
+use super::canvas::{Canvas, Columns, Pixel, RGB_MASK, unpack};
 
 /// How the canvas is reduced to the observation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -33,7 +33,9 @@ struct Tap {
 #[derive(Clone, Debug)]
 enum Kernel {
     Linear(Vec<Tap>),
-    /// Boxes of `side` x `side` whole pixels; sums of red and blue (16 bits each) and of green for each column.
+    /// The canvas as it is.
+    Copy,
+    /// Boxes of `side` x `side` whole pixels, a power of two; sums of red and blue (16 bits each) and of green for each column.
     Box {
         side: usize,
         red_blue: Vec<u32>,
@@ -45,9 +47,9 @@ enum Kernel {
     },
 }
 
-/// Reduces a canvas to `resolution` x `resolution` RGB bytes.
+/// Brings a canvas to `resolution` x `resolution` RGB bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Resampler {
+pub(super) struct Resampler<const N: usize> {
     resolution: usize,
     kernel: Kernel,
     /// Canvas coordinates under each output coordinate; both axes are alike.
@@ -56,21 +58,22 @@ pub(super) struct Resampler {
     reach: Vec<Columns>,
 }
 
-impl Resampler {
+impl<const N: usize> Resampler<N> {
     pub fn new(resolution: usize, filter: Filter) -> Self {
-        let taps = || (0..resolution).map(|k| linear_tap(k, resolution)).collect::<Vec<_>>();
         let (kernel, windows) = match filter {
+            _ if resolution == N => (Kernel::Copy, (0..N).map(|k| area_window::<N>(k, N)).collect()),
             Filter::Linear => {
-                let taps = taps();
+                let taps: Vec<Tap> = (0..resolution).map(|k| linear_tap::<N>(k, resolution)).collect();
                 let window = |tap: &Tap| Columns { start: tap.index[0], end: tap.index[1] + 1 };
                 let windows = taps.iter().map(window).collect::<Vec<_>>();
                 (Kernel::Linear(taps), windows)
             }
             Filter::Area => {
-                (area_kernel(resolution), (0..resolution).map(|k| area_window(k, resolution)).collect())
+                let windows = (0..resolution).map(|k| area_window::<N>(k, resolution)).collect();
+                (area_kernel::<N>(resolution), windows)
             }
         };
-        let mut reach = vec![Columns::EMPTY; CANVAS_SIZE];
+        let mut reach = vec![Columns::EMPTY; N];
         for (k, window) in windows.iter().enumerate() {
             for column in &mut reach[window.range()] {
                 *column = column.union(Columns { start: k as u16, end: k as u16 + 1 });
@@ -81,7 +84,7 @@ impl Resampler {
 
     /// Recomputes the output pixels that depend on the `dirty` canvas pixels (one range for each canvas row) and
     /// stores their columns in `written` (one range for each output row). `out`: `[resolution, resolution, 3]`.
-    pub fn run(&mut self, canvas: &Canvas, dirty: &[Columns], out: &mut [u8], written: &mut [Columns]) {
+    pub fn run(&mut self, canvas: &Canvas<N>, dirty: &[Columns], out: &mut [u8], written: &mut [Columns]) {
         let rows = out.chunks_exact_mut(self.resolution * 3).zip(written);
         for (k, (out, written)) in rows.enumerate() {
             let window = self.windows[k].range();
@@ -104,9 +107,13 @@ impl Resampler {
             .map_or(Columns::EMPTY, |(first, last)| first.union(*last))
     }
 
-    fn row(&mut self, canvas: &Canvas, k: usize, columns: Columns, out: &mut [u8]) {
+    fn row(&mut self, canvas: &Canvas<N>, k: usize, columns: Columns, out: &mut [u8]) {
         let windows = &self.windows[columns.range()];
         match &mut self.kernel {
+            Kernel::Copy => {
+                let row = &canvas.row(k)[columns.range()];
+                row.iter().zip(out.chunks_exact_mut(3)).for_each(|(&p, out)| out.copy_from_slice(&unpack(p)));
+            }
             Kernel::Linear(taps) => linear_row(canvas, taps[k], &taps[columns.range()], out),
             Kernel::Box { side, red_blue, green } => {
                 let side = *side;
@@ -127,22 +134,22 @@ impl Resampler {
                 let range = usize::from(windows[0].start)..usize::from(windows[windows.len() - 1].end);
                 sums[range.clone()].fill(0);
                 for y in self.windows[k].range() {
-                    let weight = overlap(k, y, self.resolution);
+                    let weight = overlap::<N>(k, y, self.resolution);
                     for (sum, &pixel) in sums[range.clone()].iter_mut().zip(&canvas.row(y)[range.clone()]) {
                         *sum += u64::from(weight) * spread(pixel);
                     }
                 }
-                weighted_row(sums, columns, windows, self.resolution, out);
+                weighted_row::<N>(sums, columns, windows, self.resolution, out);
             }
         }
     }
 }
 
 /// Canvas position of output coordinate `k`, with weights in units of 2^-11.
-fn linear_tap(k: usize, resolution: usize) -> Tap {
-    let position = ((k as f64 + 0.5) * (CANVAS_SIZE as f64 / resolution as f64) - 0.5) as f32;
+fn linear_tap<const N: usize>(k: usize, resolution: usize) -> Tap {
+    let position = ((k as f64 + 0.5) * (N as f64 / resolution as f64) - 0.5) as f32;
     let floor = position.floor();
-    let last = CANVAS_SIZE as i32 - 1;
+    let last = N as i32 - 1;
     let (index, t) = match floor as i32 {
         i if i < 0 => (0, 0.0),
         i if i >= last => (last, 0.0),
@@ -152,11 +159,11 @@ fn linear_tap(k: usize, resolution: usize) -> Tap {
     Tap { index: [index as u16, (index + 1).min(last) as u16], weight: [weight(1.0 - t), weight(t)] }
 }
 
-fn linear_row(canvas: &Canvas, y: Tap, taps: &[Tap], out: &mut [u8]) {
+fn linear_row<const N: usize>(canvas: &Canvas<N>, y: Tap, taps: &[Tap], out: &mut [u8]) {
     let top = canvas.row(usize::from(y.index[0]));
     let bottom = canvas.row(usize::from(y.index[1]));
     for (tap, out) in taps.iter().zip(out.chunks_exact_mut(3)) {
-        let [x0, x1] = tap.index.map(|x| usize::from(x) % CANVAS_SIZE);
+        let [x0, x1] = tap.index.map(|x| usize::from(x) % N);
         let quad = [top[x0], top[x1], bottom[x0], bottom[x1]];
         // The weights of an axis add up to 2048 and the truncations below lose less than the final rounding gains, so
         // equal pixels give that pixel.
@@ -177,25 +184,25 @@ fn bilinear(quad: [Pixel; 4], wx: [u32; 2], wy: [u32; 2]) -> [u8; 3] {
     })
 }
 
-fn area_kernel(resolution: usize) -> Kernel {
-    let side = CANVAS_SIZE / resolution;
-    if CANVAS_SIZE.is_multiple_of(resolution) && side <= MAX_PACKED_SIDE {
-        Kernel::Box { side, red_blue: vec![0; CANVAS_SIZE], green: vec![0; CANVAS_SIZE] }
+fn area_kernel<const N: usize>(resolution: usize) -> Kernel {
+    let side = N / resolution;
+    if N.is_multiple_of(resolution) && side.is_power_of_two() && side <= MAX_PACKED_SIDE {
+        Kernel::Box { side, red_blue: vec![0; N], green: vec![0; N] }
     } else {
-        Kernel::Weighted { sums: vec![0; CANVAS_SIZE] }
+        Kernel::Weighted { sums: vec![0; N] }
     }
 }
 
-fn area_window(k: usize, resolution: usize) -> Columns {
-    let start = k * CANVAS_SIZE / resolution;
-    let end = ((k + 1) * CANVAS_SIZE).div_ceil(resolution);
+fn area_window<const N: usize>(k: usize, resolution: usize) -> Columns {
+    let start = k * N / resolution;
+    let end = ((k + 1) * N).div_ceil(resolution);
     Columns { start: start as u16, end: end as u16 }
 }
 
-/// Length of canvas pixel `x` under output pixel `k` in units of `1 / resolution`; the sum over `x` is 512.
-fn overlap(k: usize, x: usize, resolution: usize) -> u32 {
-    let start = (k * CANVAS_SIZE).max(x * resolution);
-    let end = ((k + 1) * CANVAS_SIZE).min((x + 1) * resolution);
+/// Length of canvas pixel `x` under output pixel `k` in units of `1 / resolution`; the sum over `x` is `N`.
+fn overlap<const N: usize>(k: usize, x: usize, resolution: usize) -> u32 {
+    let start = (k * N).max(x * resolution);
+    let end = ((k + 1) * N).min((x + 1) * resolution);
     (end - start) as u32
 }
 
@@ -215,16 +222,23 @@ fn spread(pixel: Pixel) -> u64 {
     pixel & 0xff | (pixel & 0xff00) << 13 | (pixel & 0x00ff_0000) << 26
 }
 
-fn weighted_row(sums: &[u64], columns: Columns, windows: &[Columns], resolution: usize, out: &mut [u8]) {
-    const AREA_BITS: u32 = 18; // 512 x 512 units
+fn weighted_row<const N: usize>(
+    sums: &[u64],
+    columns: Columns,
+    windows: &[Columns],
+    resolution: usize,
+    out: &mut [u8],
+) {
+    // Constant, so that the division below is a shift or a multiplication.
+    let area = (N * N) as u32;
     for ((k, window), out) in columns.range().zip(windows).zip(out.chunks_exact_mut(3)) {
-        let mut total = [1u32 << (AREA_BITS - 1); 3];
+        let mut total = [area / 2; 3];
         for x in window.range() {
-            let weight = overlap(k, x, resolution);
+            let weight = overlap::<N>(k, x, resolution);
             for (channel, total) in total.iter_mut().enumerate() {
                 *total += weight * (sums[x] >> (21 * channel) & 0x1f_ffff) as u32;
             }
         }
-        out.copy_from_slice(&total.map(|sum| (sum >> AREA_BITS) as u8));
+        out.copy_from_slice(&total.map(|sum| (sum / area) as u8));
     }
 }

@@ -1,22 +1,19 @@
 //! Tests of the whole renderer against recorded reference frames and against brute force.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 use worldbench_core::{Frame, Stream};
 
-use super::{CANVAS_SIZE, Filter, RasterError, Renderer};
+use super::{Filter, RasterError, Render, Renderer, TwoRoomRenderer};
 use crate::geometry::{Geometry, Shape};
+use crate::push_t::Factors;
 use crate::render_state::RenderState;
-use crate::variation::Factors;
+use crate::replay::TwoRoomConfig;
+use crate::testing::{fixtures, json};
+use crate::two_room;
+use crate::variation::Sampling;
 
-fn fixture(name: &str) -> PathBuf {
-    let folder = "../../tests/fixtures/env/pusht/frames";
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder).join(name)
-}
-
-fn png(name: &Value) -> Frame {
-    let image = image::open(fixture(name.as_str().unwrap())).unwrap().into_rgb8();
+fn png(env: &str, name: &Value) -> Frame {
+    let image = image::open(fixtures(env).join("frames").join(name.as_str().unwrap())).unwrap().into_rgb8();
     Frame { width: image.width() as usize, height: image.height() as usize, data: image.into_raw() }
 }
 
@@ -62,19 +59,34 @@ fn recorded(entry: &Value) -> (Factors, RenderState) {
     (factors, state)
 }
 
-fn recorded_frames() -> Vec<Value> {
-    let text = std::fs::read_to_string(fixture("frames.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
+fn recorded_frames(env: &str) -> Vec<Value> {
+    serde_json::from_value(json(env, "frames/frames.json")).unwrap()
 }
 
 #[test]
 fn reference_frames_are_reproduced_byte_for_byte() {
-    for entry in recorded_frames() {
+    for entry in recorded_frames("pusht") {
         let (factors, state) = recorded(&entry);
         let resolution = entry["resolution"].as_u64().unwrap() as usize;
         let mut renderer = Renderer::new(&factors, resolution, Filter::Linear).unwrap();
-        assert!(renderer.canvas(&state) == png(&entry["canvas"]), "canvas of {}", entry["file"]);
-        assert!(renderer.frame(&state) == png(&entry["file"]), "frame {}", entry["file"]);
+        assert!(renderer.canvas(&state) == png("pusht", &entry["canvas"]), "canvas of {}", entry["file"]);
+        assert!(renderer.frame(&state) == png("pusht", &entry["file"]), "frame {}", entry["file"]);
+    }
+}
+
+/// The reference's `exp` is not always correctly rounded, which shows in about five of a million values.
+#[test]
+fn two_room_frames_are_reproduced_within_one_grey_level() {
+    for entry in recorded_frames("tworoom") {
+        let config: TwoRoomConfig = serde_json::from_value(entry["config"].clone()).unwrap();
+        let place = |key: &str| values::<2>(&entry[key]).map(|v| v as f32);
+        let state = two_room::RenderState { agent: place("agent_pos"), target: place("target_pos") };
+        let mut renderer = TwoRoomRenderer::new(&config.factors().unwrap(), 224, Filter::Linear).unwrap();
+        let (drawn, expected) = (renderer.frame(&state), png("tworoom", &entry["file"]));
+        let errors = drawn.data.iter().zip(&expected.data).map(|(a, b)| a.abs_diff(*b));
+        let wrong = errors.clone().filter(|e| *e > 0).count();
+        assert!(errors.max() <= Some(1) && wrong <= 5, "{}: {wrong} values differ", entry["file"]);
+        assert!(renderer.canvas(&state) == drawn);
     }
 }
 
@@ -138,30 +150,55 @@ fn redrawing_the_dirty_part_equals_a_full_redraw() {
     }
 }
 
-/// Reduces a whole canvas straight from the definition of the filter.
+/// A state that may lie outside the canvas.
+fn random_place(stream: &mut Stream) -> two_room::RenderState {
+    let mut point = || [0; 2].map(|_| stream.uniform(-30.0, 254.0) as f32);
+    two_room::RenderState { agent: point(), target: point() }
+}
+
+#[test]
+fn redrawing_the_dirty_part_of_two_room_equals_a_full_redraw() {
+    let mut stream = Stream::new(5, "raster test", &[]);
+    for (seed, resolution) in [224, 32, 64, 96, 448].into_iter().enumerate() {
+        for filter in [Filter::Linear, Filter::Area] {
+            let factors = Sampling::all().draw(seed as u64).unwrap().factors;
+            let fresh = TwoRoomRenderer::new(&factors, resolution, filter).unwrap();
+            let mut renderer = fresh.clone();
+            for step in 0..10 {
+                let state = random_place(&mut stream);
+                let expected = fresh.clone().frame(&state);
+                assert!(renderer.view(&state) == expected.data, "{filter:?} {resolution} step {step}");
+            }
+        }
+    }
+}
+
+/// Scales a whole canvas straight from the definition of the filter.
 fn brute_force(canvas: &Frame, resolution: usize, filter: Filter) -> Vec<u8> {
+    let side = canvas.width;
+    let last = (side - 1) as f32;
     let weights = |k: usize| -> Vec<(usize, i64)> {
         if filter == Filter::Area {
             let n = resolution;
-            let overlap = |x: usize| ((k + 1) * 512).min((x + 1) * n) as i64 - (k * 512).max(x * n) as i64;
-            return (0..512).map(|x| (x, overlap(x))).filter(|(_, w)| *w > 0).collect();
+            let overlap = |x: usize| ((k + 1) * side).min((x + 1) * n) as i64 - (k * side).max(x * n) as i64;
+            return (0..side).map(|x| (x, overlap(x))).filter(|(_, w)| *w > 0).collect();
         }
-        let position = ((k as f64 + 0.5) * 512.0 / resolution as f64 - 0.5) as f32;
-        let index = position.floor().clamp(0.0, 511.0);
-        let t = if position < 0.0 || index >= 511.0 { 0.0 } else { position - index };
+        let position = ((k as f64 + 0.5) * (side as f64 / resolution as f64) - 0.5) as f32;
+        let index = position.floor().clamp(0.0, last);
+        let t = if position < 0.0 || index >= last { 0.0 } else { position - index };
         let near = index as usize;
         let weight = |t: f32| (t * 2048.0).round_ties_even() as i64;
-        vec![(near, weight(1.0 - t)), ((near + 1).min(511), weight(t))]
+        vec![(near, weight(1.0 - t)), ((near + 1).min(side - 1), weight(t))]
     };
     let weights: Vec<_> = (0..resolution).map(weights).collect();
-    let at = |y: usize, x: usize, c: usize| i64::from(canvas.data[(y * CANVAS_SIZE + x) * 3 + c]);
-    let mut out = Vec::new();
+    let at = |y: usize, x: usize, c: usize| i64::from(canvas.data[(y * side + x) * 3 + c]);
+    let (mut out, area) = (Vec::new(), (side * side) as i64);
     for rows in &weights {
         for columns in &weights {
             for c in 0..3 {
                 let row = |y: usize| columns.iter().map(|&(x, w)| w * at(y, x, c)).sum::<i64>();
                 let value = if filter == Filter::Area {
-                    (rows.iter().map(|&(y, w)| w * row(y)).sum::<i64>() + (1 << 17)) >> 18
+                    (rows.iter().map(|&(y, w)| w * row(y)).sum::<i64>() + area / 2) / area
                 } else {
                     (rows.iter().map(|&(y, w)| (w * (row(y) >> 4)) >> 16).sum::<i64>() + 2) >> 2
                 };
@@ -182,6 +219,15 @@ fn both_filters_equal_their_definition_at_all_kinds_of_resolution() {
             let state = random_state(&mut stream);
             let expected = brute_force(&renderer.canvas(&state), resolution, filter);
             assert!(renderer.frame(&state).data == expected, "{filter:?} {resolution}");
+        }
+    }
+    let factors = Sampling::all().draw(6).unwrap().factors;
+    for resolution in [16, 28, 32, 64, 112, 200, 224, 225, 300, 448, 512] {
+        for filter in [Filter::Linear, Filter::Area] {
+            let mut renderer = TwoRoomRenderer::new(&factors, resolution, filter).unwrap();
+            let state = random_place(&mut stream);
+            let expected = brute_force(&renderer.canvas(&state), resolution, filter);
+            assert!(renderer.frame(&state).data == expected, "Two-Room {filter:?} {resolution}");
         }
     }
 }

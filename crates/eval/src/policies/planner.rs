@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_env::raster::{Filter, Renderer};
+use worldbench_env::raster::{Filter, Render, Renderer};
 use worldbench_env::{Factors, RenderState};
 use worldbench_plan::{Context, History, Mpc, Objective, PlanConfig, Solver, SolverConfig, WorldModel};
 

@@ -2,16 +2,13 @@
 //!
 //! Each check takes as many inputs `in.{j}` as its fixture holds: the copy in the repository has one, to stay small.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Error, Fixture, Item, json};
-use worldbench_nn::weights::Array;
-
+use super::{Array, BTreeMap, Error, Fixture, Item, json};
 use crate::encoders::{Dinov2, Dinov2Config, Positions};
 use crate::preprocess::{Image, normalise_and_resize, pillow_bilinear};
 use crate::state_dict::{StateDict, Tensor, hash_values};
@@ -21,7 +18,7 @@ impl Fixture {
     fn inputs(&self, suffix: &str) -> Result<Vec<usize>, Error> {
         let number = |key: &String| key.strip_prefix("in.")?.strip_suffix(suffix)?.parse().ok();
         let found: Vec<usize> = self.arrays.keys().filter_map(number).collect();
-        let missing = || Error::Missing { file: self.name, key: format!("in.0{suffix}") };
+        let missing = || self.missing(format!("in.0{suffix}"));
         if found.is_empty() { Err(missing()) } else { Ok(found) }
     }
 

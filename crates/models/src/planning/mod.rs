@@ -33,8 +33,8 @@ use worldbench_nn::Params;
 
 use crate::jepa::JepaConfig;
 use actions::ActionEmbedder;
-use encoder::Encoder;
 pub use dino_wm::{DinoWmModel, DinoWmPlanner, Picture, ProprioStatistics};
+use encoder::Encoder;
 pub use encoder::{IMAGE_MEAN, IMAGE_STD};
 pub use model::{BlockTransform, JepaModel};
 pub use perf::{PerfMethod, PerfSetup, PlanPerf, perf};

@@ -98,14 +98,7 @@ fn compact() -> DinoWmConfig {
         mlp: 384,
         dropout: 0.0,
     };
-    DinoWmConfig {
-        features: 96,
-        proprio: 4,
-        proprio_width: 16,
-        action: ACTION,
-        action_width: 16,
-        predictor,
-    }
+    DinoWmConfig { features: 96, proprio: 4, proprio_width: 16, action: ACTION, action_width: 16, predictor }
 }
 
 /// Fresh parameters; those that start at zero get random values, as a trained model has.
@@ -180,7 +173,8 @@ impl PerfSetup {
         let (context, goal) = features.split_at(features.len() / 2);
         let start = planner.start(context, &[0.0; 4], &[])?;
         let goal = planner.latents(goal, &[0.5; 4])?;
-        let mut problem = dino_wm::Problem { planner: &planner, start, goal, objective: Objective::default() };
+        let mut problem =
+            dino_wm::Problem { planner: &planner, start, goal, objective: Objective::default() };
         let seconds = self.solve(&mut problem)?;
         Ok((seconds, None, planner.memory()))
     }

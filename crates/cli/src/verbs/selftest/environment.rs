@@ -1,4 +1,5 @@
-//! Push-T episodes, geometry, frames and seeding against the recorded reference.
+//! Push-T episodes, geometry, frames and seeding against the recorded reference, and what its checks share with those
+//! of Two-Room.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +8,12 @@ use rayon::prelude::*;
 use serde::{Deserialize, de::DeserializeOwned};
 use worldbench_core::Frame;
 use worldbench_env::{
-    Factors, Geometry, PushT, PushTConfig, RenderState, ResetOptions, Sampling, Shape,
-    raster::{Filter, Renderer},
+    Factors, Geometry, PushT, PushTConfig, RenderState, ResetOptions, Sampling, Shape, Variation,
+    raster::{Filter, Render, Renderer},
     replay::{Episode, Setup},
-    variation::factor_index,
 };
 
-use super::Item;
+use super::{Item, two_room};
 use crate::output::describe;
 
 /// Polygon agents touch the block with edges, where the reference's own contact order shows in the last digits.
@@ -23,15 +23,15 @@ const REWARD_TOLERANCE: f64 = 1e-12;
 /// All checks that need no model.
 pub fn check(root: &Path) -> Vec<Item> {
     let folder = root.join("env/pusht");
-    let mut items = episodes(&folder.join("episodes"));
+    let mut items = episodes(&folder.join("episodes"), "push_t", episode);
     items.extend(frames(&folder.join("frames")).unwrap_or_else(|e| refused("push_t frames", &e)));
     items.extend(seeds(&folder.join("seeds.json")).unwrap_or_else(|e| refused("push_t seeds", &e)));
-    let later = ["two_room episodes", "two_room frames", "two_room seeds"];
-    items.extend(later.map(Item::not_built));
+    items.extend(two_room::check(&root.join("env/tworoom")));
     items
 }
 
-fn refused(item: &str, error: &anyhow::Error) -> Vec<Item> {
+/// The one item of a check that could not be made.
+pub fn refused(item: &str, error: &anyhow::Error) -> Vec<Item> {
     vec![Item::missed(item, describe(error))]
 }
 
@@ -42,7 +42,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// Largest absolute difference; infinite when the lengths differ, NaN stays NaN.
-fn largest(found: &[f64], expected: &[f64]) -> f64 {
+pub fn largest(found: &[f64], expected: &[f64]) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;
     }
@@ -50,24 +50,32 @@ fn largest(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 /// A maximum that a NaN cannot hide from.
-fn worst(errors: impl IntoIterator<Item = f64>) -> f64 {
+pub fn worst(errors: impl IntoIterator<Item = f64>) -> f64 {
     errors.into_iter().fold(0.0, |a: f64, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) })
 }
 
-fn episodes(folder: &Path) -> Vec<Item> {
+/// Runs `check` on every episode file of an environment.
+pub fn episodes(
+    folder: &Path,
+    env: &str,
+    check: impl Fn(&Path, &str) -> Result<Vec<Item>> + Sync,
+) -> Vec<Item> {
     let listed = std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()));
     let mut files: Vec<PathBuf> = match listed {
         Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
-        Err(error) => return refused("push_t episodes", &error),
+        Err(error) => return refused(&format!("{env} episodes"), &error),
     };
     files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     files.sort();
     if files.is_empty() {
-        return vec![Item::missed("push_t episodes", format!("{} holds no *.json", folder.display()))];
+        return vec![Item::missed(
+            format!("{env} episodes"),
+            format!("{} holds no *.json", folder.display()),
+        )];
     }
     let one = |path: &PathBuf| {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        episode(path, &name).unwrap_or_else(|e| refused(&format!("push_t episode {name}"), &e))
+        check(path, &name).unwrap_or_else(|e| refused(&format!("{env} episode {name}"), &e))
     };
     files.par_iter().flat_map_iter(one).collect()
 }
@@ -204,7 +212,8 @@ fn frames(folder: &Path) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-fn read_png(path: &Path) -> Result<Frame> {
+/// An RGB image file.
+pub fn read_png(path: &Path) -> Result<Frame> {
     let image = image::open(path).with_context(|| format!("cannot read {}", path.display()))?.into_rgb8();
     Ok(Frame { width: image.width() as usize, height: image.height() as usize, data: image.into_raw() })
 }
@@ -244,9 +253,18 @@ struct AllSeed {
 /// Factors of one value may be written without a list.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Values {
+pub enum Values {
     One(f64),
     Many(Vec<f64>),
+}
+
+impl Values {
+    pub fn as_slice(&self) -> &[f64] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
 }
 
 fn seeds(path: &Path) -> Result<Vec<Item>> {
@@ -267,11 +285,8 @@ fn seeds(path: &Path) -> Result<Vec<Item>> {
     for entry in &file.all {
         let (env, mut error) = reset(entry.seed, Sampling::all(), &entry.goal_state, &entry.obs)?;
         for (name, values) in &entry.values {
-            let expected = match values {
-                Values::One(value) => std::slice::from_ref(value),
-                Values::Many(values) => values,
-            };
-            error = worst([error, largest(&env.factors().get(factor_index(name)?), expected)]);
+            let found = env.factors().get(Factors::index_of(name)?);
+            error = worst([error, largest(&found, values.as_slice())]);
         }
         items.push(Item::compared(format!("push_t seed {} all factors", entry.seed), error, 0.0));
     }

@@ -2,6 +2,7 @@
 
 mod environment;
 mod learned;
+mod two_room;
 
 use std::path::PathBuf;
 

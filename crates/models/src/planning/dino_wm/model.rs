@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use worldbench_kernels::gemm::Precision;
-use worldbench_plan::{
-    Context, Cost, CostError, LatentModel, Objective, Part, Reduction, Shape, WorldModel,
-};
+use worldbench_plan::{Context, Cost, CostError, LatentModel, Objective, Part, Reduction, Shape, WorldModel};
 
 use super::super::model::history;
 use super::super::{BlockTransform, Error};
@@ -91,7 +89,9 @@ impl DinoWmModel {
     /// Normalised proprioception `[N, 4]`.
     fn normalise(&self, raw: &[[f64; 4]]) -> Vec<f32> {
         let [mean, std] = &self.proprio;
-        raw.iter().flat_map(|p| std::array::from_fn::<f32, 4, _>(|i| ((p[i] - mean[i]) / std[i]) as f32)).collect()
+        raw.iter()
+            .flat_map(|p| std::array::from_fn::<f32, 4, _>(|i| ((p[i] - mean[i]) / std[i]) as f32))
+            .collect()
     }
 
     /// Start and goal of a problem; the goal as a latent `[L]`.

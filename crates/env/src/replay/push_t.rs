@@ -1,14 +1,14 @@
-//! Runs recorded episode files and says how far they deviate.
+//! Push-T episode files.
 //!
 //! The format is that of the reference fixtures: `setup` builds the world, `ops` is a list of `["set", state]`
 //! and `["act", action]`, and the result lists have one entry per operation. A file holds at least `setup` and
 //! `ops`; `relative` (default true), `action_dtype` (default "f32"), `goal_state` (default: the first "set")
 //! and the result keys are optional.
 
+use super::{largest, nan_max};
 use crate::error::EnvError;
 use crate::geometry::{Shape, Vec2};
-use crate::push_t::{PushT, PushTConfig, State};
-use crate::variation::Factors;
+use crate::push_t::{Factors, PushT, PushTConfig, State};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -150,9 +150,7 @@ impl Episode {
     /// # Errors
     /// Names the file and the key or operation that is wrong.
     pub fn read(path: &Path) -> Result<Self, EnvError> {
-        let name = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|source| EnvError::Read { path: name.clone(), source })?;
+        let (name, text) = super::read(path)?;
         Self::parse(&name, &text)
     }
 
@@ -162,8 +160,7 @@ impl Episode {
     /// Names the key or operation that is wrong.
     pub fn parse(path: &str, text: &str) -> Result<Self, EnvError> {
         let refuse = |message: String| EnvError::Episode { path: path.to_owned(), message };
-        let mut episode: Self = serde_json::from_str(text)
-            .map_err(|e| refuse(format!("not an episode in the fixture format: {e}")))?;
+        let mut episode: Self = super::parse(path, text)?;
         episode.check().map_err(refuse)?;
         if episode.id.is_empty() {
             path.clone_into(&mut episode.id);
@@ -318,15 +315,6 @@ impl Record {
     }
 }
 
-fn largest(actual: &[f64], expected: &[f64]) -> Option<f64> {
-    (!expected.is_empty()).then(|| actual.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, nan_max))
-}
-
-/// A maximum that keeps NaN, so that a broken value cannot pass for a small error.
-fn nan_max(a: f64, b: f64) -> f64 {
-    if a >= b || a.is_nan() { a } else { b }
-}
-
 fn relative(actual: &[Option<f64>], expected: &[Option<f64>]) -> Option<f64> {
     (!expected.is_empty()).then(|| {
         let error = |(a, b): (&Option<f64>, &Option<f64>)| match (a, b) {
@@ -341,20 +329,14 @@ fn relative(actual: &[Option<f64>], expected: &[Option<f64>]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
-
-    pub(crate) fn fixtures() -> PathBuf {
-        let root = std::env::var_os("WORLDBENCH_FIXTURES").map_or_else(
-            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")),
-            PathBuf::from,
-        );
-        root.join("env/pusht")
-    }
+    use crate::testing::fixtures;
 
     #[test]
     fn fixture_episodes_are_reproduced() {
-        let mut files: Vec<_> =
-            std::fs::read_dir(fixtures().join("episodes")).unwrap().map(|e| e.unwrap().path()).collect();
+        let mut files: Vec<_> = std::fs::read_dir(fixtures("pusht").join("episodes"))
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
         files.sort();
         assert!(!files.is_empty());
         let mut misses = Vec::new();
@@ -393,7 +375,7 @@ mod tests {
             block_parts: Vec<[Vec2; 4]>,
             agent_radius: Vec<f64>,
         }
-        for entry in std::fs::read_dir(fixtures().join("episodes")).unwrap() {
+        for entry in std::fs::read_dir(fixtures("pusht").join("episodes")).unwrap() {
             let path = entry.unwrap().path();
             let setup = Episode::read(&path).unwrap().setup;
             let File { derived } = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
