@@ -9,6 +9,8 @@ use worldbench_core::config::Layers;
 use worldbench_data::{Split, Store};
 use worldbench_eval::policies::{Planner, PlannerConfig};
 use worldbench_eval::{RowResult, System};
+use worldbench_kernels::gemm::Precision;
+use worldbench_models::planning::RolloutOptions;
 use worldbench_train::checkpoint::{file_hash, write_atomic};
 use worldbench_train::{Method, TrainConfig, Trainer};
 
@@ -103,10 +105,15 @@ pub fn export(run: &Path, target: &Path, card: &str) -> Result<()> {
 }
 
 /// The checkpoint in `directory` with a planner, and what its rows are labelled.
-pub fn load(directory: &Path, planner: &str, sets: &[String]) -> Result<(System, Planner)> {
+pub fn load(
+    directory: &Path,
+    planner: &str,
+    sets: &[String],
+    rollouts: RolloutOptions,
+) -> Result<(System, Planner)> {
     let config = planner_config(planner, sets)?;
-    let worldbench_train::Loaded { model, method, .. } = worldbench_train::load(directory)?;
-    let name = format!("{}-{}", method.name(), planner_label(planner).to_lowercase());
+    let worldbench_train::Loaded { model, method, .. } = worldbench_train::load_with(directory, rollouts)?;
+    let name = format!("{}-{}", method.name(), file_label(planner, rollouts.precision));
     let hash = file_hash(&directory.join("model.safetensors"))?;
     let system = system(method).context("a frozen encoder is no world model")?;
     Ok((system, config.build(name, hash, model)?))
@@ -122,10 +129,17 @@ pub fn system(method: Method) -> Option<System> {
     }
 }
 
-/// `MPPI` for the preset `mppi`, the file's stem for a path.
-pub fn planner_label(planner: &str) -> String {
+/// `MPPI` for the preset `mppi`, the file's stem for a path; `MPPI bf16` where rollouts are not in f32.
+pub fn planner_label(planner: &str, precision: Precision) -> String {
     let stem = Path::new(planner).file_stem().map_or(planner.into(), |s| s.to_string_lossy());
-    if PLAN.iter().any(|(known, _)| *known == planner) { stem.to_uppercase() } else { stem.into_owned() }
+    let known = PLAN.iter().any(|(known, _)| *known == planner);
+    let label = if known { stem.to_uppercase() } else { stem.into_owned() };
+    if precision == Precision::F32 { label } else { format!("{label} {}", precision.name()) }
+}
+
+/// The label as part of a file's name.
+pub fn file_label(planner: &str, precision: Precision) -> String {
+    planner_label(planner, precision).to_lowercase().replace(' ', "-")
 }
 
 /// What a reader should know about a learned row: inputs and size.

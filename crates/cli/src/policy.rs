@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use worldbench_eval::{Baseline, Policy, System, policies::Oracle};
+use worldbench_kernels::gemm::Precision;
+use worldbench_models::planning::RolloutOptions;
 
 use crate::config::unknown;
 use crate::learned;
@@ -23,6 +25,12 @@ pub struct PolicyArgs {
     /// One planning value laid over the planner's, e.g. --set solver.samples=64; may be repeated
     #[arg(long, value_name = "KEY=VALUE", requires = "checkpoint")]
     pub set: Vec<String>,
+    /// Precision of a full-size or patch model's rollouts: f32 (equal bits everywhere) or bf16 (faster)
+    #[arg(long, default_value = "f32", requires = "checkpoint")]
+    pub precision: Precision,
+    /// Limit on the buffers of a patch model's rollouts; scores do not depend on it
+    #[arg(long, value_name = "BYTES", requires = "checkpoint")]
+    pub max_memory: Option<usize>,
 }
 
 /// A policy and how its row is labelled.
@@ -49,8 +57,10 @@ impl PolicyArgs {
     pub fn load(&self) -> Result<Vec<Loaded>> {
         let mut all: Vec<Loaded> = self.policy.iter().map(|name| load_policy(name)).collect::<Result<_>>()?;
         if let Some(directory) = &self.checkpoint {
-            let (system, policy) = learned::load(directory, &self.planner, &self.set)?;
-            let labels = (learned::planner_label(&self.planner), directory.display().to_string());
+            let rollouts = RolloutOptions { precision: self.precision, memory: self.max_memory };
+            let (system, policy) = learned::load(directory, &self.planner, &self.set, rollouts)?;
+            let label = learned::planner_label(&self.planner, self.precision);
+            let labels = (label, directory.display().to_string());
             all.push(Loaded { system, policy: Box::new(policy), learned: Some(labels) });
         }
         Ok(all)

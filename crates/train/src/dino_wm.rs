@@ -19,7 +19,7 @@ use worldbench_models::dino_wm::{Clip, DinoWm, DinoWmConfig};
 use worldbench_models::encoders::{self, EncoderConfig, FrozenEncoder};
 use worldbench_models::losses::{Terms, mse};
 use worldbench_models::patch_decoder::{PatchDecoder, cut, join};
-use worldbench_models::planning::{BlockTransform, DinoWmModel, DinoWmPlanner, Picture};
+use worldbench_models::planning::{BlockTransform, DinoWmModel, DinoWmPlanner, Picture, RolloutOptions};
 use worldbench_nn::params::{from_vec, to_vec};
 use worldbench_nn::vit::VitConfig;
 use worldbench_nn::{Params, Pass, Scope};
@@ -423,11 +423,17 @@ impl Learner for DinoWmLearner {
     }
 }
 
+/// Frames of context and plan that a limit on memory is reckoned with.
+const LONGEST_PATH: usize = 8;
+
 /// Loads a checkpoint directory for planning: the model, its method and a key report.
 ///
 /// # Errors
 /// Names the file and the key that is wrong, or says that the encoder is another than the one trained with.
-pub fn load(directory: &Path) -> Result<(Arc<DinoWmModel>, Method, String), TrainError> {
+pub fn load(
+    directory: &Path,
+    options: RolloutOptions,
+) -> Result<(Arc<DinoWmModel>, Method, String), TrainError> {
     let path = directory.join("config.toml");
     let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
     let problem = |problem: String| TrainError::Checkpoint { path: path.clone(), problem };
@@ -452,7 +458,11 @@ pub fn load(directory: &Path) -> Result<(Arc<DinoWmModel>, Method, String), Trai
     };
     let statistics = [saved.proprio_mean, saved.proprio_std];
     let mut model = DinoWmModel::new(planner, encoder, actions, statistics, saved.model.action_block)
-        .map_err(|e| problem(e.to_string()))?;
+        .map_err(|e| problem(e.to_string()))?
+        .in_precision(options.precision);
+    if let Some(bytes) = options.memory {
+        model = model.with_memory(bytes, LONGEST_PATH);
+    }
     if let Some(picture) = picture(&saved.model, &params)? {
         model = model.with_picture(picture);
     }

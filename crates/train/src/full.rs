@@ -15,7 +15,7 @@ use worldbench_models::compact::{ACTION, spread};
 use worldbench_models::jepa::{Jepa, JepaConfig};
 use worldbench_models::lewm::{Lewm, LewmConfig};
 use worldbench_models::losses::Terms;
-use worldbench_models::planning::{IMAGE_MEAN, IMAGE_STD, JepaModel, JepaPlanner};
+use worldbench_models::planning::{IMAGE_MEAN, IMAGE_STD, JepaModel, JepaPlanner, RolloutOptions};
 use worldbench_models::pldm::{self, Pldm, PldmConfig, PldmLoss};
 use worldbench_nn::params::{from_vec, to_vec};
 use worldbench_nn::{Leaves, Params, Pass, Scope};
@@ -266,7 +266,10 @@ impl Learner for FullLearner {
 ///
 /// # Errors
 /// Names the file and the key that is wrong.
-pub fn load(directory: &Path) -> Result<(Arc<JepaModel>, Method, String), TrainError> {
+pub fn load(
+    directory: &Path,
+    options: RolloutOptions,
+) -> Result<(Arc<JepaModel>, Method, String), TrainError> {
     let path = directory.join("config.toml");
     let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
     let problem = |problem: String| TrainError::Checkpoint { path: path.clone(), problem };
@@ -288,5 +291,5 @@ pub fn load(directory: &Path) -> Result<(Arc<JepaModel>, Method, String), TrainE
     let planner = JepaPlanner::new(&config.network, &params).map_err(|e| problem(e.to_string()))?;
     let model = JepaModel::new(planner, Box::new(actions), config.action_block)
         .map_err(|e| problem(e.to_string()))?;
-    Ok((Arc::new(model), saved.method, report))
+    Ok((Arc::new(model.in_precision(options.precision)), saved.method, report))
 }

@@ -28,7 +28,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use worldbench_data::{Split, Store};
+use worldbench_kernels::gemm::Precision;
 use worldbench_models::losses::Terms;
+use worldbench_models::planning::RolloutOptions;
 use worldbench_plan::LatentModel;
 
 /// Why training failed.
@@ -165,6 +167,14 @@ pub struct Loaded {
 /// # Errors
 /// Names the file and the key that is wrong.
 pub fn load(directory: &Path) -> Result<Loaded, TrainError> {
+    load_with(directory, RolloutOptions::default())
+}
+
+/// As [`load`], with a choice of how rollouts are computed.
+///
+/// # Errors
+/// As [`load`]; a compact model has no bf16.
+pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, TrainError> {
     let path = directory.join("config.toml");
     let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| TrainError::Checkpoint {
@@ -173,16 +183,23 @@ pub fn load(directory: &Path) -> Result<Loaded, TrainError> {
     })?;
     let architecture =
         table.get("architecture").and_then(toml::Value::as_str).unwrap_or_default().to_string();
-    let (model, method, report): (Arc<dyn LatentModel>, _, _) = match architecture.as_str() {
-        "compact" => {
-            compact::load(directory).map(|(model, method, report)| (Arc::new(model) as _, method, report))?
-        }
-        "full" => full::load(directory).map(|(model, method, report)| (model as _, method, report))?,
-        "dino-wm" => dino_wm::load(directory).map(|(model, method, report)| (model as _, method, report))?,
-        other => {
-            let problem = format!("architecture `{other}` is not known; known: compact, full, dino-wm");
-            return Err(TrainError::Checkpoint { path, problem });
-        }
-    };
+    let (model, method, report): (Arc<dyn LatentModel>, _, _) =
+        match architecture.as_str() {
+            "compact" if options.precision != Precision::F32 => {
+                let problem = "a compact model plans in f32 only; leave out --precision".into();
+                return Err(TrainError::Checkpoint { path, problem });
+            }
+            "compact" => compact::load(directory)
+                .map(|(model, method, report)| (Arc::new(model) as _, method, report))?,
+            "full" => {
+                full::load(directory, options).map(|(model, method, report)| (model as _, method, report))?
+            }
+            "dino-wm" => dino_wm::load(directory, options)
+                .map(|(model, method, report)| (model as _, method, report))?,
+            other => {
+                let problem = format!("architecture `{other}` is not known; known: compact, full, dino-wm");
+                return Err(TrainError::Checkpoint { path, problem });
+            }
+        };
     Ok(Loaded { model, method, architecture, report })
 }

@@ -11,6 +11,8 @@ use worldbench_eval::{
     CollectConfig, EvalOptions, Evaluation, Manifest, Policy, Protocol, RowResult, collect, evaluate,
     gif::write_gif, report::write_markdown, rows::terminal_table,
 };
+use worldbench_kernels::gemm::Precision;
+use worldbench_models::planning::RolloutOptions;
 use worldbench_train::TrainConfig;
 use worldbench_train::checkpoint::write_atomic;
 
@@ -68,6 +70,23 @@ struct Model {
     planners: Vec<String>,
     #[serde(default)]
     solver_set: Vec<String>,
+    /// Precision of rollouts, `f32` or `bf16`; named in the row.
+    #[serde(default, with = "precision")]
+    precision: Precision,
+}
+
+/// A precision by its name.
+mod precision {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use worldbench_kernels::gemm::Precision;
+
+    pub fn serialize<S: Serializer>(precision: &Precision, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(precision.name())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Precision, D::Error> {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// What the environments answer to in `--only`.
@@ -291,18 +310,23 @@ impl Bench {
         checkpoint: &Path,
         planner: &str,
     ) -> Result<()> {
-        let (system, policy) = learned::load(checkpoint, planner, &model.solver_set)?;
+        let precision = model.precision;
+        let rollouts = RolloutOptions { precision, memory: None };
+        let (system, policy) = learned::load(checkpoint, planner, &model.solver_set, rollouts)?;
         let name = row_name(model, planner);
         let evaluation = self.evaluate(&name, &policy)?;
         let shown = checkpoint.strip_prefix(&self.directory).unwrap_or(checkpoint).display().to_string();
-        let sets: String = model.solver_set.iter().map(|s| format!(" --set {s}")).collect();
+        let mut sets: String = model.solver_set.iter().map(|s| format!(" --set {s}")).collect();
+        if precision != Precision::F32 {
+            sets += &format!(" --precision {}", precision.name());
+        }
         let command = format!(
             "worldbench eval --checkpoint {} --planner {planner} --split {}{sets}",
             checkpoint.display(),
             self.preset.split
         );
         let mut row = RowResult::new(system, &self.protocol.environment, &evaluation, &self.limited(command));
-        row.planner = learned::planner_label(planner);
+        row.planner = learned::planner_label(planner, precision);
         row.checkpoint = Some(shown);
         learned::describe(config, &mut row);
         self.finish(&name, row, &evaluation)
@@ -310,5 +334,5 @@ impl Bench {
 }
 
 fn row_name(model: &Model, planner: &str) -> String {
-    format!("{}-{}", model.train, learned::planner_label(planner).to_lowercase())
+    format!("{}-{}", model.train, learned::file_label(planner, model.precision))
 }

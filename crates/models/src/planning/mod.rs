@@ -80,6 +80,15 @@ pub enum Error {
     Plan(#[from] worldbench_plan::PlanError),
 }
 
+/// How a loaded model computes rollouts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RolloutOptions {
+    /// Precision of the products.
+    pub precision: Precision,
+    /// Limit on the buffers of a DINO-WM rollout in bytes; the default keeps them near the cores' caches.
+    pub memory: Option<usize>,
+}
+
 pub(crate) fn check_len(what: &'static str, got: usize, need: usize, shape: &str) -> Result<(), Error> {
     if got == need { Ok(()) } else { Err(Error::Length { what, got, expected: format!("{need}, {shape}") }) }
 }

@@ -1,5 +1,6 @@
 //! The planner's model as planning policies use it.
 
+use worldbench_kernels::gemm::Precision;
 use worldbench_plan::{
     ActionNormaliser, Context, Cost, CostError, LatentModel, Objective, Part, Shape, WorldModel,
 };
@@ -77,6 +78,12 @@ impl JepaModel {
             all.extend_from_slice(frame);
         }
         Ok(self.planner.encode(&all)?)
+    }
+
+    /// Computes rollouts in `precision`; frames are always encoded in f32.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { planner: self.planner.in_precision(precision), ..self }
     }
 
     /// The model itself.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use worldbench_kernels::gemm::Precision;
 use worldbench_plan::{Context, Cost, CostError, LatentModel, Objective, Part, Reduction, Shape, WorldModel};
 
 use super::super::model::history;
@@ -57,6 +58,12 @@ impl DinoWmModel {
     #[must_use]
     pub fn with_picture(self, picture: Picture) -> Self {
         Self { picture: Some(picture), ..self }
+    }
+
+    /// Computes rollouts in `precision`; the encoder stays as it is.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { planner: self.planner.in_precision(precision), ..self }
     }
 
     /// With another limit on the memory of rollouts, in bytes; results do not depend on it.
