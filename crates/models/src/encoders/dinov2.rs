@@ -164,6 +164,9 @@ impl Dinov2Config {
     }
 }
 
+/// Interpolated position tables by rows and columns of the grid.
+type Tables = HashMap<(usize, usize), Arc<Vec<f32>>>;
+
 /// A DINOv2 made ready for inference.
 #[derive(Debug)]
 pub struct Dinov2 {
@@ -181,7 +184,7 @@ pub struct Dinov2 {
     report: String,
     fingerprint: String,
     /// Class token and interpolated positions `[1 + P, D]` by rows and columns of patches.
-    tables: Mutex<HashMap<(usize, usize), Arc<Vec<f32>>>>,
+    tables: Mutex<Tables>,
     pool: Pool<EncoderScratch>,
 }
 
