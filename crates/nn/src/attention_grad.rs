@@ -5,45 +5,60 @@
 
 use rayon::prelude::*;
 use worldbench_kernels::attention::Attention;
-use worldbench_kernels::gemm::{Epilogue, PackedMatrix, gemm};
+use worldbench_kernels::gemm::{Epilogue, Layout, PackedMatrix, gemm};
 use worldbench_kernels::grad::softmax_backward;
 use worldbench_kernels::ops::softmax_rows;
 
 /// Gradients of queries, keys and values, each `[batch, T, heads * d]` like the inputs `qkv` and `dy`; `one` is the
 /// shape of a single sequence.
 pub(crate) fn backward(one: &Attention, batch: usize, qkv: [&[f32]; 3], dy: &[f32]) -> [Vec<f32>; 3] {
-    let size = one.queries * one.heads * one.dim;
+    let width = one.heads * one.dim;
+    let size = one.queries * width;
     let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; batch * size]);
     let work = dq.par_chunks_mut(size).zip(dk.par_chunks_mut(size)).zip(dv.par_chunks_mut(size));
-    work.enumerate().for_each(|(i, ((dq, dk), dv))| {
-        let [q, k, v] = qkv.map(|x| &x[i * size..(i + 1) * size]);
-        let mut scratch = Scratch::default();
+    work.enumerate().for_each_init(Scratch::default, |scratch, (i, ((dq, dk), dv))| {
+        let part = |x| &<&[f32]>::clone(x)[i * size..(i + 1) * size];
         for head in 0..one.heads {
-            scratch.head(one, head, [q, k, v, &dy[i * size..(i + 1) * size]], [dq, dk, dv]);
+            let at = head * one.dim;
+            let inputs = qkv.each_ref().map(|x| (&part(x)[at..], width));
+            let grads = scratch.head(one, inputs, (&part(&dy)[at..], width));
+            for (out, grad) in [&mut *dq, &mut *dk, &mut *dv].into_iter().zip(grads) {
+                scatter(grad, one.dim, &mut out[at..], width);
+            }
         }
     });
     [dq, dk, dv]
 }
 
-#[derive(Default)]
-struct Scratch {
-    packed: PackedMatrix,
-    transposed: Vec<f32>,
+/// Gradient of a joint projection `qkv` `[batch, T, 3 * heads * d]`, from `dy` `[batch, T, heads * d]`.
+pub(crate) fn backward_joint(one: &Attention, qkv: &[f32], dy: &[f32]) -> Vec<f32> {
+    let width = one.heads * one.dim;
+    let (size, stride) = (one.queries * width, 3 * width);
+    let mut dqkv = vec![0.0; qkv.len()];
+    let work = dqkv.par_chunks_mut(3 * size).zip(qkv.par_chunks(3 * size)).zip(dy.par_chunks(size));
+    work.for_each_init(Scratch::default, |scratch, ((dqkv, qkv), dy)| {
+        for head in 0..one.heads {
+            let at = head * one.dim;
+            let inputs = [0, 1, 2].map(|part| (&qkv[part * width + at..], stride));
+            let grads = scratch.head(one, inputs, (&dy[at..], width));
+            for (part, grad) in grads.into_iter().enumerate() {
+                scatter(grad, one.dim, &mut dqkv[part * width + at..], stride);
+            }
+        }
+    });
+    dqkv
 }
 
-/// Columns of one head as a dense `[T, d]`.
-fn gather(x: &[f32], one: &Attention, head: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(one.queries * one.dim);
-    for row in x.chunks_exact(one.heads * one.dim) {
-        out.extend_from_slice(&row[head * one.dim..(head + 1) * one.dim]);
+/// Writes dense rows of `dim` values to rows `stride` apart.
+fn scatter(dense: &[f32], dim: usize, out: &mut [f32], stride: usize) {
+    for (from, to) in dense.chunks_exact(dim).zip(out.chunks_mut(stride)) {
+        to[..dim].copy_from_slice(from);
     }
-    out
 }
 
 /// Transpose of `[rows, columns]`, in tiles that stay in the first-level cache.
-fn transpose(x: &[f32], rows: usize, columns: usize, out: &mut Vec<f32>) {
+fn transpose(x: &[f32], rows: usize, columns: usize, out: &mut [f32]) {
     const TILE: usize = 16;
-    out.resize(rows * columns, 0.0);
     for i0 in (0..rows).step_by(TILE) {
         for j0 in (0..columns).step_by(TILE) {
             for j in j0..columns.min(j0 + TILE) {
@@ -55,48 +70,55 @@ fn transpose(x: &[f32], rows: usize, columns: usize, out: &mut Vec<f32>) {
     }
 }
 
-impl Scratch {
-    /// `c = a b^T` or `a b`, with `a` as `[m, k]`; `b` as `[n, k]` when `out_in`, else `[k, n]`.
-    fn product(
-        &mut self,
-        a: &[f32],
-        b: &[f32],
-        [m, k, n]: [usize; 3],
-        out_in: bool,
-        c: &mut [f32],
-        ldc: usize,
-    ) {
-        self.packed =
-            if out_in { PackedMatrix::from_out_in(b, k, n) } else { PackedMatrix::from_in_out(b, k, n) };
-        gemm(m, a, k, &self.packed, c, ldc, Epilogue::NONE);
-    }
+/// Buffers of one thread; they keep their size from head to head.
+#[derive(Default)]
+struct Scratch {
+    packed: PackedMatrix,
+    /// Probabilities, their gradient, and that of the scores, `[T, T]`.
+    p: Vec<f32>,
+    dp: Vec<f32>,
+    ds: Vec<f32>,
+    transposed: Vec<f32>,
+    /// Gradients of queries, keys and values, `[T, d]`.
+    grads: [Vec<f32>; 3],
+}
 
-    fn head(
-        &mut self,
-        one: &Attention,
-        head: usize,
-        [q, k, v, dy]: [&[f32]; 4],
-        [dq, dk, dv]: [&mut [f32]; 3],
-    ) {
-        let (t, d, width, at) = (one.queries, one.dim, one.heads * one.dim, head * one.dim);
-        let [q, k, v, dy] = [q, k, v, dy].map(|x| gather(x, one, head));
-        let mut p = vec![0.0; t * t];
-        self.product(&q, &k, [t, d, t], true, &mut p, t);
+/// `c [m, n] = a [m, k] B`, with `b` and its layout and leading dimension.
+fn product(
+    packed: &mut PackedMatrix,
+    [m, k, n]: [usize; 3],
+    (a, lda): (&[f32], usize),
+    (b, ldb, layout): (&[f32], usize, Layout),
+    c: &mut [f32],
+) {
+    packed.pack(b, ldb, layout, k, n);
+    gemm(m, a, lda, packed, c, n, Epilogue::NONE);
+}
+
+impl Scratch {
+    /// Gradients of one head of one sequence, `[T, d]` each. All inputs start at the head's first column and have their
+    /// own distance between rows.
+    fn head(&mut self, one: &Attention, [q, k, v]: [(&[f32], usize); 3], dy: (&[f32], usize)) -> [&[f32]; 3] {
+        let (t, d) = (one.queries, one.dim);
+        let Self { packed, p, dp, ds, transposed, grads } = self;
+        for square in [&mut *p, &mut *dp, &mut *ds, &mut *transposed] {
+            square.resize(t * t, 0.0);
+        }
+        grads.iter_mut().for_each(|grad| grad.resize(t * d, 0.0));
+        let [dq, dk, dv] = grads;
+        product(packed, [t, d, t], q, (k.0, k.1, Layout::Transposed), p);
         for (i, row) in p.chunks_exact_mut(t).enumerate() {
             let (seen, hidden) = row.split_at_mut(one.mask.seen(i, t));
             softmax_rows(seen, seen.len(), one.scale);
             hidden.fill(0.0);
         }
-        let mut dp = vec![0.0; t * t];
-        self.product(&dy, &v, [t, d, t], true, &mut dp, t);
-        let mut ds = vec![0.0; t * t];
-        softmax_backward(&p, &dp, t, one.scale, &mut ds);
-        self.product(&ds, &k, [t, t, d], false, &mut dq[at..], width);
-        let mut transposed = std::mem::take(&mut self.transposed);
-        transpose(&ds, t, t, &mut transposed);
-        self.product(&transposed, &q, [t, t, d], false, &mut dk[at..], width);
-        transpose(&p, t, t, &mut transposed);
-        self.product(&transposed, &dy, [t, t, d], false, &mut dv[at..], width);
-        self.transposed = transposed;
+        product(packed, [t, d, t], dy, (v.0, v.1, Layout::Transposed), dp);
+        softmax_backward(p, dp, t, one.scale, ds);
+        product(packed, [t, t, d], (ds, t), (k.0, k.1, Layout::Normal), dq);
+        transpose(ds, t, t, transposed);
+        product(packed, [t, t, d], (transposed, t), (q.0, q.1, Layout::Normal), dk);
+        transpose(p, t, t, transposed);
+        product(packed, [t, t, d], (transposed, t), (dy.0, dy.1, Layout::Normal), dv);
+        [dq, dk, dv].map(|grad| grad.as_slice())
     }
 }

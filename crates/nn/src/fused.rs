@@ -223,40 +223,65 @@ pub(crate) struct Linear;
 
 impl Operation<3> for Linear {
     fn forward(&self, [x, weight, bias]: [Array; 3]) -> (Vec<f32>, Vec<usize>) {
-        let (inputs, outputs) = (x.width(), weight.shape[0]);
-        let rows = x.values.len() / inputs;
-        let mut y = vec![0.0; rows * outputs];
-        let (a, b) = (Operand::normal(x.values, inputs), Operand::transposed(weight.values, inputs));
-        grad::matmul(rows, inputs, outputs, a, b, &mut y, outputs, false, Epilogue::bias(bias.values));
-        let mut shape = x.shape.to_vec();
-        if let Some(last) = shape.last_mut() {
-            *last = outputs;
-        }
-        (y, shape)
+        linear(x, weight, Epilogue::bias(bias.values))
     }
 
     fn backward(&self, [x, weight, bias]: [Array; 3], dy: &[f32], wanted: [bool; 3]) -> [Vec<f32>; 3] {
-        let (inputs, outputs) = (x.width(), weight.shape[0]);
-        let rows = x.values.len() / inputs;
-        let product = |m, k, n, a, b| {
-            let mut c = vec![0.0; m * n];
-            grad::matmul(m, k, n, a, b, &mut c, n, false, Epilogue::NONE);
-            c
-        };
-        let (mut dx, mut dweight, mut dbias) = (vec![], vec![], vec![]);
-        if wanted[0] {
-            let (a, b) = (Operand::normal(dy, outputs), Operand::normal(weight.values, inputs));
-            dx = product(rows, outputs, inputs, a, b);
-        }
-        if wanted[1] {
-            let (a, b) = (Operand::transposed(dy, outputs), Operand::normal(x.values, inputs));
-            dweight = product(outputs, rows, inputs, a, b);
-        }
+        let [dx, dweight] = linear_gradients(x, weight, dy, [wanted[0], wanted[1]]);
+        let mut dbias = vec![];
         if wanted[2] {
             dbias = vec![0.0; bias.values.len()];
             grad::add_rows(dy, &mut dbias);
         }
         [dx, dweight, dbias]
+    }
+}
+
+fn linear(x: Array, weight: Array, epilogue: Epilogue) -> (Vec<f32>, Vec<usize>) {
+    let (inputs, outputs) = (x.width(), weight.shape[0]);
+    let rows = x.values.len() / inputs;
+    let mut y = vec![0.0; rows * outputs];
+    let (a, b) = (Operand::normal(x.values, inputs), Operand::transposed(weight.values, inputs));
+    grad::matmul(rows, inputs, outputs, a, b, &mut y, outputs, false, epilogue);
+    let mut shape = x.shape.to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = outputs;
+    }
+    (y, shape)
+}
+
+/// Gradients of input and weight.
+fn linear_gradients(x: Array, weight: Array, dy: &[f32], wanted: [bool; 2]) -> [Vec<f32>; 2] {
+    let (inputs, outputs) = (x.width(), weight.shape[0]);
+    let rows = x.values.len() / inputs;
+    let product = |m, k, n, a, b| {
+        let mut c = vec![0.0; m * n];
+        grad::matmul(m, k, n, a, b, &mut c, n, false, Epilogue::NONE);
+        c
+    };
+    let (mut dx, mut dweight) = (vec![], vec![]);
+    if wanted[0] {
+        let (a, b) = (Operand::normal(dy, outputs), Operand::normal(weight.values, inputs));
+        dx = product(rows, outputs, inputs, a, b);
+    }
+    if wanted[1] {
+        let (a, b) = (Operand::transposed(dy, outputs), Operand::normal(x.values, inputs));
+        dweight = product(outputs, rows, inputs, a, b);
+    }
+    [dx, dweight]
+}
+
+/// `x W^T` with `x` as `[.., in]` and `W` as (out, in).
+#[derive(Clone, Debug)]
+pub(crate) struct LinearWithoutBias;
+
+impl Operation<2> for LinearWithoutBias {
+    fn forward(&self, [x, weight]: [Array; 2]) -> (Vec<f32>, Vec<usize>) {
+        linear(x, weight, Epilogue::NONE)
+    }
+
+    fn backward(&self, [x, weight]: [Array; 2], dy: &[f32], wanted: [bool; 2]) -> [Vec<f32>; 2] {
+        linear_gradients(x, weight, dy, wanted)
     }
 }
 
@@ -268,18 +293,17 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// The shape of one sequence's attention.
-    fn shape(&self, q: Array) -> Attention {
-        let (width, tokens) = (q.width(), q.shape[1]);
-        let dim = width / self.heads;
+    /// The shape of one sequence's attention, `width` values a token.
+    fn shape(&self, tokens: usize, width: usize) -> Attention {
+        let (heads, dim) = (self.heads, width / self.heads);
         let scale = 1.0 / (dim as f32).sqrt();
-        Attention { batch: 1, queries: tokens, keys: tokens, heads: self.heads, dim, scale, mask: self.mask }
+        Attention { batch: 1, queries: tokens, keys: tokens, heads, dim, scale, mask: self.mask }
     }
 }
 
 impl Operation<3> for Heads {
     fn forward(&self, [q, k, v]: [Array; 3]) -> (Vec<f32>, Vec<usize>) {
-        let (width, one) = (q.width(), self.shape(q));
+        let (width, one) = (q.width(), self.shape(q.shape[1], q.width()));
         let size = one.queries * width;
         let mut out = vec![0.0; q.values.len()];
         par_rows_mut(&mut out, q.shape[0], size, |range, out| {
@@ -291,7 +315,31 @@ impl Operation<3> for Heads {
     }
 
     fn backward(&self, [q, k, v]: [Array; 3], dy: &[f32], _: [bool; 3]) -> [Vec<f32>; 3] {
-        let one = self.shape(q);
+        let one = self.shape(q.shape[1], q.width());
         attention_grad::backward(&one, q.shape[0], [q.values, k.values, v.values], dy)
+    }
+}
+
+/// Attention over a joint projection `[B, T, 3 * heads * d]`: queries, keys, values.
+#[derive(Clone, Debug)]
+pub(crate) struct JointHeads(pub Heads);
+
+impl Operation<1> for JointHeads {
+    fn forward(&self, [qkv]: [Array; 1]) -> (Vec<f32>, Vec<usize>) {
+        let [batch, tokens, stride] = [0, 1, 2].map(|axis| qkv.shape[axis]);
+        let width = stride / 3;
+        let one = self.0.shape(tokens, width);
+        let mut out = vec![0.0; batch * tokens * width];
+        par_rows_mut(&mut out, batch, tokens * width, |range, out| {
+            let shape = Attention { batch: range.len(), ..one };
+            let qkv = &qkv.values[range.start * tokens * stride..range.end * tokens * stride];
+            shape.forward(qkv, stride, &qkv[width..], &qkv[2 * width..], stride, out, width);
+        });
+        (out, vec![batch, tokens, width])
+    }
+
+    fn backward(&self, [qkv]: [Array; 1], dy: &[f32], _: [bool; 1]) -> [Vec<f32>; 1] {
+        let one = self.0.shape(qkv.shape[1], qkv.width() / 3);
+        [attention_grad::backward_joint(&one, qkv.values, dy)]
     }
 }

@@ -14,13 +14,11 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// `x W^T + b` over the last dimension of `x`, with `weight` as (out, in).
 #[must_use]
 pub fn linear<const D: usize>(x: Tensor<D>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Tensor<D> {
-    if let Some(bias) = bias {
-        let inputs = [input(&x), input(weight), input(bias)];
-        if let Some(y) = fused::run(fused::Linear, inputs) {
-            return y;
-        }
-    }
-    plain::linear(x, weight, bias)
+    let fused = match bias {
+        Some(bias) => fused::run(fused::Linear, [input(&x), input(weight), input(bias)]),
+        None => fused::run(fused::LinearWithoutBias, [input(&x), input(weight)]),
+    };
+    fused.unwrap_or_else(|| plain::linear(x, weight, bias))
 }
 
 /// Layer normalisation over the last dimension (Ba et al. 2016) without affine part; biased variance.
@@ -48,6 +46,13 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, mask: M
     let inputs = [input(&q), input(&k), input(&v)];
     fused::run(fused::Heads { heads, mask }, inputs)
         .unwrap_or_else(|| plain::attention(q, k, v, heads, mask, |p| p))
+}
+
+/// [`attention`] over a joint projection `[B, T, 3 * heads * d]`: queries, keys, values; `[B, T, heads * d]`.
+#[must_use]
+pub fn self_attention(qkv: Tensor<3>, heads: usize, mask: Mask) -> Tensor<3> {
+    let op = fused::JointHeads(fused::Heads { heads, mask });
+    fused::run(op, [input(&qkv)]).unwrap_or_else(|| plain::self_attention(qkv, heads, mask, |p| p))
 }
 
 /// The same operations composed of Burn's own, for every device.
@@ -98,6 +103,19 @@ pub mod plain {
         }
         let mixed = drop(activation::softmax(scores, 3)).matmul(split(v)); // [B, heads, T, d]
         mixed.swap_dims(1, 2).reshape([batch, tokens, width])
+    }
+
+    /// As [`super::self_attention`]; `drop` as in [`attention`].
+    #[must_use]
+    pub fn self_attention(
+        qkv: Tensor<3>,
+        heads: usize,
+        mask: Mask,
+        drop: impl FnOnce(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<3> {
+        let width = qkv.dims()[2] / 3;
+        let part = |i: usize| qkv.clone().narrow(2, i * width, width);
+        attention(part(0), part(1), part(2), heads, mask, drop)
     }
 
     /// 0 where a position may look, a large negative number elsewhere; `[1, 1, T, T]`.
@@ -151,6 +169,8 @@ mod tests {
         let (x, w, b) = (leaf([5, 70, 24], 1), leaf([17, 24], 2), leaf([17], 3));
         let fused = run(x.clone(), w.clone(), b.clone(), |x, w, b| linear(x, &w, Some(&b)));
         same(&fused, &run(x.clone(), w.clone(), b.clone(), |x, w, b| plain::linear(x, &w, Some(&b))));
+        let fused = run(x.clone(), w.clone(), b.clone(), |x, w, _| linear(x, &w, None));
+        same(&fused, &run(x.clone(), w.clone(), b.clone(), |x, w, _| plain::linear(x, &w, None)));
         let (g, b) = (leaf([24], 4), leaf([24], 5));
         let fused = run(x.clone(), g.clone(), b.clone(), |x, g, b| layer_norm(x, &g, &b, 1e-5));
         let affine =
@@ -166,7 +186,11 @@ mod tests {
         for (tokens, mask) in [(3, causal), (3, full), (37, full), (20, causal), (24, Mask::Causal(8))] {
             let [q, k, v] = [1, 2, 3].map(|key| leaf([2, tokens, 24], key));
             let fused = run(q.clone(), k.clone(), v.clone(), |q, k, v| attention(q, k, v, 3, mask));
-            same(&fused, &run(q, k, v, |q, k, v| plain::attention(q, k, v, 3, mask, |p| p)));
+            let plain =
+                run(q.clone(), k.clone(), v.clone(), |q, k, v| plain::attention(q, k, v, 3, mask, |p| p));
+            same(&fused, &plain);
+            let joint = |q, k, v| self_attention(Tensor::cat(vec![q, k, v], 2), 3, mask);
+            same(&run(q, k, v, joint), &plain);
         }
     }
 

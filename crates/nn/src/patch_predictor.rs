@@ -59,15 +59,13 @@ impl Block {
 
     /// `[B, T P, D]` to the same.
     fn forward(&self, x: Tensor<3>, c: &PatchPredictorConfig, pass: &mut Pass) -> Tensor<3> {
-        let inner = c.heads * c.head_width;
         let qkv = self.qkv.forward(self.attention_norm.forward(x.clone())); // [B, T P, 3 inner]
-        let part = |i: usize| qkv.clone().narrow(2, i * inner, inner);
         let mask = Mask::Causal(c.patches);
         let mixed = if pass.is_train() && c.dropout > 0.0 {
             let drop = |p| pass.dropout(p, c.dropout);
-            ops::plain::attention(part(0), part(1), part(2), c.heads, mask, drop)
+            ops::plain::self_attention(qkv, c.heads, mask, drop)
         } else {
-            ops::attention(part(0), part(1), part(2), c.heads, mask)
+            ops::self_attention(qkv, c.heads, mask)
         };
         let attended = self.output.forward(mixed);
         let x = x + pass.dropout(attended, c.dropout);

@@ -83,14 +83,12 @@ impl Block {
     }
 
     fn attend(&self, x: Tensor<3>, c: &PredictorConfig, pass: &mut Pass) -> Tensor<3> {
-        let inner = c.heads * c.head_width;
         let qkv = self.qkv.forward(self.attention_norm.forward(x)); // [B, T, 3 inner]
-        let part = |i: usize| qkv.clone().narrow(2, i * inner, inner);
         let mixed = if pass.is_train() && c.dropout > 0.0 {
             let drop = |p| pass.dropout(p, c.dropout);
-            ops::plain::attention(part(0), part(1), part(2), c.heads, Mask::Causal(1), drop)
+            ops::plain::self_attention(qkv, c.heads, Mask::Causal(1), drop)
         } else {
-            ops::attention(part(0), part(1), part(2), c.heads, Mask::Causal(1))
+            ops::self_attention(qkv, c.heads, Mask::Causal(1))
         };
         let out = self.output.forward(mixed);
         pass.dropout(out, c.dropout)
