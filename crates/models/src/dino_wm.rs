@@ -77,6 +77,17 @@ pub fn is_mask(key: &str) -> bool {
     layer.is_some_and(|(_, rest)| rest == "0.bias")
 }
 
+/// What this crate calls a tensor of a reference's file: without `torch.compile`'s prefix, and under stable-worldmodel's name
+/// where the original DINO-WM has another. `None` for attention masks.
+#[must_use]
+pub fn reference_key(key: &str) -> Option<String> {
+    const RENAMED: [(&str, &str); 2] =
+        [("action_encoder.", "extra_encoders.action."), ("proprio_encoder.", "extra_encoders.proprio.")];
+    let key = key.replace("_orig_mod.", "");
+    let renamed = RENAMED.iter().find_map(|(from, to)| Some(format!("{to}{}", key.strip_prefix(from)?)));
+    Some(renamed.unwrap_or(key)).filter(|key| !is_mask(key))
+}
+
 /// An affine embedding of numbers per frame, stored like the reference's convolution of width 1.
 #[derive(Clone, Debug)]
 struct Embedder {
@@ -229,7 +240,32 @@ impl DinoWm {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::parity::dino_wm::small;
+    use crate::state_dict::StateDict;
+
+    #[test]
+    fn a_pytorch_file_of_the_reference_holds_the_weights_of_the_parity_fixture() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let torch = StateDict::read(&folder.join("tests/fixtures/torch/dinowm.pt")).unwrap();
+        let truth = folder.join("../../tests/fixtures/models/dinowm_predictor.safetensors");
+        let truth = StateDict::read(&truth).unwrap();
+        let mut params = small().init(0);
+        let mut found = 0;
+        for (key, tensor) in torch.tensors() {
+            let Some(key) = reference_key(key) else { continue };
+            assert_eq!(params.entry(&key).unwrap().shape, tensor.shape, "{key}");
+            params.get_mut(&key).unwrap().copy_from_slice(&tensor.values);
+            assert_eq!(truth.get(&key).unwrap().values, tensor.values, "{key}");
+            found += 1;
+        }
+        assert_eq!(found, params.entries().len());
+        assert_eq!(torch.tensors().len(), found + small().predictor.depth);
+        let original = reference_key("action_encoder.patch_embed.weight");
+        assert_eq!(original.as_deref(), Some("extra_encoders.action.patch_embed.weight"));
+    }
 
     #[test]
     fn the_full_model_has_the_published_size_and_keys() {

@@ -77,7 +77,39 @@ pub fn write_tensors(path: &Path, tensors: &[Tensor], step: u64) -> Result<(), T
     write_atomic(path, &file)
 }
 
-/// Reads a safetensors file of f32 (and i64, converted) tensors and the step it was written at.
+/// Writes the tensors of the safetensors file `from` to `to` with matrices as f16, about half as large; vectors, which
+/// hold statistics and scales, stay f32. Returns the bytes written.
+///
+/// # Errors
+/// When a file cannot be read or written, or a value is too large for f16.
+pub fn write_half(from: &Path, to: &Path) -> Result<u64, TrainError> {
+    let (tensors, step) = read_tensors(from)?;
+    let problem = |e: String| TrainError::Checkpoint { path: from.into(), problem: e };
+    let mut encoded = Vec::new();
+    for (key, (shape, values)) in tensors {
+        let (dtype, bytes): (_, Vec<u8>) = if shape.len() < 2 {
+            (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        } else {
+            let halves: Vec<half::f16> = values.iter().map(|&v| half::f16::from_f32(v)).collect();
+            if halves.iter().any(|v| !v.is_finite()) {
+                return Err(problem(format!("`{key}` holds values beyond f16; export without --half")));
+            }
+            (Dtype::F16, halves.iter().flat_map(|v| v.to_le_bytes()).collect())
+        };
+        encoded.push((key, shape, dtype, bytes));
+    }
+    let mut views = Vec::new();
+    for (key, shape, dtype, bytes) in &encoded {
+        let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| problem(e.to_string()))?;
+        views.push((key.clone(), view));
+    }
+    let metadata = [("step".to_string(), step.to_string())].into();
+    let file = safetensors::serialize(views, Some(metadata)).map_err(|e| problem(e.to_string()))?;
+    write_atomic(to, &file)?;
+    Ok(file.len() as u64)
+}
+
+/// Reads a safetensors file of f32 (f16 and i64 are converted) tensors and the step it was written at.
 ///
 /// # Errors
 /// When it cannot be read or is damaged.
@@ -95,10 +127,13 @@ pub fn read_tensors(path: &Path) -> Result<(Tensors, u64), TrainError> {
     for (key, view) in file.tensors() {
         let values = match view.dtype() {
             Dtype::F32 => view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Dtype::F16 => {
+                view.data().as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
+            }
             Dtype::I64 => {
                 view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect()
             }
-            other => return Err(problem(format!("`{key}` is {other:?}, not F32"))),
+            other => return Err(problem(format!("`{key}` is {other:?}, not F32 or F16"))),
         };
         tensors.insert(key, (view.shape().to_vec(), values));
     }

@@ -27,6 +27,7 @@ use worldbench_plan::ActionNormaliser;
 
 use crate::checkpoint::{self, Tensor, Tensors};
 use crate::compact::{moments, whitener};
+use crate::import::beside;
 use crate::shards::Shards;
 use crate::{Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
 
@@ -437,7 +438,9 @@ pub fn load(
     let path = directory.join("config.toml");
     let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
     let problem = |problem: String| TrainError::Checkpoint { path: path.clone(), problem };
-    let saved: Saved = toml::from_str(&text).map_err(|e| problem(e.message().into()))?;
+    let mut saved: Saved = toml::from_str(&text).map_err(|e| problem(e.message().into()))?;
+    let weights = &mut saved.model.encoder.weights;
+    *weights = weights.take().map(|path| beside(directory, &path));
     saved.model.check(2)?;
     let encoder = saved.model.open_encoder()?;
     if encoder.fingerprint() != saved.encoder_sha256 {

@@ -9,6 +9,7 @@ pub mod compact;
 pub mod config;
 pub mod dino_wm;
 pub mod full;
+pub mod import;
 pub mod log;
 mod named;
 pub mod pretrain;

@@ -269,4 +269,4 @@ fn same_run(found: &str, wanted: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

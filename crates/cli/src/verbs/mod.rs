@@ -1,6 +1,7 @@
 //! One file per verb.
 
 mod bench;
+mod checkpoints;
 mod collect;
 mod completions;
 mod config;
@@ -46,6 +47,7 @@ enum Verb {
     Collect(collect::Args),
     Data(data::Args),
     Eval(eval::Args),
+    Checkpoints(checkpoints::Args),
     Plan(plan::Args),
     Diagnose(diagnose::Args),
     Replay(replay::Args),
@@ -68,6 +70,7 @@ impl Cli {
             Verb::Collect(args) => collect::run(&args),
             Verb::Data(args) => data::run(&args),
             Verb::Eval(args) => eval::run(&args),
+            Verb::Checkpoints(args) => checkpoints::run(&args),
             Verb::Plan(args) => plan::run(&args),
             Verb::Diagnose(args) => diagnose::run(&args),
             Verb::Replay(args) => replay::run(&args),

@@ -1,8 +1,14 @@
 use super::*;
 
-const VERBS: [&[&str]; 27] = [
+const VERBS: [&[&str]; 33] = [
     &["bench"],
     &["train"],
+    &["pretrain"],
+    &["checkpoints"],
+    &["checkpoints", "list"],
+    &["checkpoints", "verify"],
+    &["checkpoints", "import"],
+    &["checkpoints", "export"],
     &["diagnose"],
     &["collect"],
     &["data"],

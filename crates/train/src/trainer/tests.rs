@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use worldbench_data::{Split, Store};
+use worldbench_models::dino_wm::DinoWmConfig;
+use worldbench_models::encoders::{self, EncoderConfig, EncoderName};
 
 use super::Trainer;
 use crate::{
@@ -69,6 +71,22 @@ const TINY_FULL: &str = "
     predictor = { frames = 3, width = 16, depth = 2, heads = 2, head_width = 8, mlp = 32, dropout = 0.1 }
 ";
 
+/// A small collected store in a directory that lives as long as the returned guard.
+pub(crate) fn store() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data.wbs");
+    let collect = worldbench_eval::CollectConfig {
+        sources: 6,
+        replays_per_source: 1,
+        steps: [40, 50],
+        play_share: 0.0,
+        ..Default::default()
+    };
+    worldbench_eval::collect(&collect, &path, |_| ()).unwrap();
+    let store = Store::open(&path).unwrap();
+    (directory, store)
+}
+
 struct Bench {
     directory: tempfile::TempDir,
     config: TrainConfig,
@@ -77,21 +95,8 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("data.wbs");
-        let collect = worldbench_eval::CollectConfig {
-            sources: 6,
-            replays_per_source: 1,
-            steps: [40, 50],
-            play_share: 0.0,
-            ..Default::default()
-        };
-        worldbench_eval::collect(&collect, &path, |_| ()).unwrap();
-        Self {
-            directory,
-            config: toml::from_str(TINY).unwrap(),
-            store: Arc::new(Store::open(&path).unwrap()),
-        }
+        let (directory, store) = store();
+        Self { directory, config: toml::from_str(TINY).unwrap(), store: Arc::new(store) }
     }
 
     /// Trains in `run` until step `stop`; returns the step it began at.
@@ -232,6 +237,84 @@ fn full_size_models_resume_bit_identically_and_load_for_planning() {
     }
 }
 
+/// The preset on the built-in encoder, made small.
+fn tiny_dino_wm() -> TrainConfig {
+    let text = include_str!("../../../../configs/train/dino-wm-compact.toml");
+    let mut config = TrainConfig { steps: 4, batch: 3, validate_every: 2, ..toml::from_str(text).unwrap() };
+    config.validation = 0.4;
+    let ModelConfig::DinoWm(model) = &mut config.model else { panic!("preset of DINO-WM") };
+    model.network.predictor.depth = 1;
+    model.network.predictor.mlp = 16;
+    model.network.predictor.dropout = 0.1;
+    config
+}
+
+#[test]
+fn dino_wm_resumes_bit_identically_with_and_without_a_feature_cache() {
+    let mut bench = Bench::new();
+    bench.config = tiny_dino_wm();
+    bench.train("whole", 99).unwrap();
+    bench.train("killed", 1).unwrap();
+    assert_eq!(bench.train("killed", 99).unwrap(), 1);
+    let read = |run: &str, name: &str| fs::read(bench.path(run).join(name)).unwrap();
+    for name in ["model.safetensors", "resume-4/optimizer.safetensors", "log.csv"] {
+        assert!(read("whole", name) == read("killed", name), "{name}");
+    }
+    let caches = || {
+        let files = fs::read_dir(bench.directory.path()).unwrap();
+        files.filter(|f| f.as_ref().unwrap().file_name().to_string_lossy().contains("features")).count()
+    };
+    assert_eq!(caches(), 1);
+    let loaded = crate::load(&bench.path("whole")).unwrap();
+    assert_eq!((loaded.method, loaded.architecture.as_str()), (Method::DinoWm, "dino-wm"));
+    assert_eq!((loaded.model.resolution(), loaded.model.action_block()), (112, 5));
+    // Cached features are rounded to f16: the losses agree, the bits do not.
+    let mut fresh = bench.config.clone();
+    if let ModelConfig::DinoWm(model) = &mut fresh.model {
+        model.cache_gb = 0.0;
+    }
+    bench.train_with(&fresh, "fresh", 99).unwrap();
+    let loss = |run: &str| {
+        let log = fs::read_to_string(bench.path(run).join("log.csv")).unwrap();
+        log.lines().last().unwrap().split(',').nth(2).unwrap().parse::<f32>().unwrap()
+    };
+    assert!((loss("whole") - loss("fresh")).abs() < 1e-3 * loss("whole"));
+    let mut wrong = bench.config.clone();
+    if let ModelConfig::DinoWm(model) = &mut wrong.model {
+        model.network.features = 95;
+    }
+    let error = bench.train_with(&wrong, "wrong", 99).err().unwrap().to_string();
+    assert!(error.contains("model.network.features = 96"), "{error}");
+}
+
+#[test]
+fn pretraining_resumes_bit_identically_and_exports_an_encoder() {
+    let (guard, config) =
+        (tempfile::tempdir().unwrap(), include_str!("../../../../configs/pretrain/push_t.toml"));
+    let config = TrainConfig { steps: 3, batch: 4, validation: 0.3, ..toml::from_str(config).unwrap() };
+    let path = guard.path().join("scenes.wbs");
+    crate::scenes::write(&path, 9, 0).unwrap();
+    // Continued, the scenes are those of one go.
+    crate::scenes::write(&path, 30, 0).unwrap();
+    let again = guard.path().join("again.wbs");
+    crate::scenes::write(&again, 30, 0).unwrap();
+    assert!(fs::read(&path).unwrap() == fs::read(&again).unwrap());
+    assert!(crate::scenes::write(&path, 40, 1).unwrap_err().to_string().contains("another seed"));
+    let bench = Bench { directory: guard, config, store: Arc::new(Store::open(&path).unwrap()) };
+    bench.train("whole", 99).unwrap();
+    bench.train("killed", 1).unwrap();
+    bench.train("killed", 99).unwrap();
+    let read = |run: &str| fs::read(bench.path(run).join("model.safetensors")).unwrap();
+    assert!(read("whole") == read("killed"));
+    let ModelConfig::Mae(mae) = &bench.config.model else { panic!("preset of the autoencoder") };
+    let file = bench.path("encoder.safetensors");
+    crate::pretrain::export_encoder(mae, &bench.path("whole"), &file).unwrap();
+    let encoder = EncoderConfig { image: 112, ..EncoderConfig::new(EncoderName::BuiltIn) }.with_weights(file);
+    let encoder = encoders::open(&encoder).unwrap();
+    assert_eq!((encoder.tokens(), encoder.width(), encoder.image_size()), (49, 96, 112));
+    assert!(crate::load(&bench.path("whole")).err().unwrap().to_string().contains("known: compact"));
+}
+
 #[test]
 fn the_inverse_dynamics_head_is_clipped_on_its_own() {
     let bench = Bench::new();
@@ -256,12 +339,14 @@ fn accumulated_batches_resume_at_the_right_place_in_the_data() {
 }
 
 #[test]
-fn presets_hold_both_architectures_and_wrong_settings_are_named() {
+fn presets_hold_every_architecture_and_wrong_settings_are_named() {
     for text in [
         include_str!("../../../../configs/train/pldm-compact.toml"),
         include_str!("../../../../configs/train/lewm-compact.toml"),
         include_str!("../../../../configs/train/pldm-full.toml"),
         include_str!("../../../../configs/train/lewm-full.toml"),
+        include_str!("../../../../configs/train/dino-wm-compact.toml"),
+        include_str!("../../../../configs/train/dino-wm-full.toml"),
     ] {
         let config: TrainConfig = toml::from_str(text).unwrap();
         config.check().unwrap();
@@ -269,6 +354,11 @@ fn presets_hold_both_architectures_and_wrong_settings_are_named() {
         assert_eq!(again, config);
         if let ModelConfig::Full(full) = &config.model {
             assert_eq!(full, &FullConfig::published());
+        }
+        if let ModelConfig::DinoWm(model) = &config.model
+            && model.encoder.name == EncoderName::Dinov2Small
+        {
+            assert_eq!(model.network, DinoWmConfig::full(10));
         }
     }
     let wrong = |from: &str, to: &str| toml::from_str::<TrainConfig>(&TINY_FULL.replace(from, to));

@@ -1,0 +1,204 @@
+//! `worldbench checkpoints`: what lies where, whether it loads, and the ways in and out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use worldbench_data::Store;
+use worldbench_train::checkpoint::{file_hash, write_atomic, write_half};
+use worldbench_train::import::{ENCODER, import};
+
+use crate::learned::train_config;
+use crate::output::{Outcome, describe, print, print_json};
+
+/// Files that make a checkpoint.
+const FILES: [&str; 2] = ["model.safetensors", "config.toml"];
+
+/// List, check, import and export checkpoint directories
+///
+/// A checkpoint directory holds model.safetensors, config.toml (with the normaliser's statistics) and card.md, and for
+/// some models their own frozen encoder; `eval --checkpoint DIR` needs nothing else.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List the checkpoints below a directory
+    List {
+        /// Where to look
+        #[arg(default_value = ".")]
+        directory: PathBuf,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load checkpoints strictly: every tensor there, none left over, the right encoder
+    Verify {
+        /// Checkpoint directories
+        #[arg(required = true, value_name = "DIR")]
+        directories: Vec<PathBuf>,
+    },
+    /// Make a checkpoint of the reference's weights (.pt without executing pickles, or .safetensors)
+    ///
+    /// The reference does not store the statistics that normalise actions and proprioception: they are fitted on --data,
+    /// which should be the data the model was trained on (see `data import`).
+    #[command(after_help = "\
+Example:
+  worldbench checkpoints import weights_epoch_10.pt --preset dino-wm-full --data push_t.wbs --out dino-wm")]
+    Import {
+        /// Weight file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Training preset, or TOML file, of the model's sizes
+        #[arg(long, value_name = "NAME|PATH")]
+        preset: String,
+        /// One value laid over the preset, e.g. --set model.encoder.image=196; may be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Store that the statistics are fitted on
+        #[arg(long, value_name = "STORE.wbs")]
+        data: PathBuf,
+        /// Checkpoint directory to write
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Copy what evaluation needs out of a training run
+    Export {
+        /// Training run, or checkpoint
+        #[arg(value_name = "DIR")]
+        from: PathBuf,
+        /// Checkpoint directory to write
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Store matrices as f16: half the size, and another model that wants its own score
+        #[arg(long)]
+        half: bool,
+    },
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    match &args.action {
+        Action::List { directory, json } => list(directory, *json),
+        Action::Verify { directories } => verify(directories),
+        Action::Import { file, preset, set, data, out } => {
+            if FILES.iter().any(|name| out.join(name).exists()) {
+                bail!("{} holds a checkpoint; give another --out", out.display());
+            }
+            let store = Store::open(data)?;
+            let report = import(&train_config(preset, set)?, file, &store, out)?;
+            let card = format!(
+                "# {}\n\n* Imported from `{}` as `{preset}`, {report}.\n* Statistics fitted on data with hash {}.\n",
+                name(out),
+                name(file),
+                store.hash()
+            );
+            write_atomic(&out.join("card.md"), card.as_bytes())?;
+            print(format!("{}: {report}; score it: worldbench eval --checkpoint {0}", out.display()))?;
+            Ok(Outcome::Done)
+        }
+        Action::Export { from, out, half } => export(from, out, *half),
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Checkpoint directories below `root`, hidden ones and resumption states left out.
+fn find(root: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    if FILES.iter().all(|name| root.join(name).is_file()) {
+        found.push(root.to_path_buf());
+    }
+    let entries = std::fs::read_dir(root).with_context(|| format!("cannot read {}", root.display()))?;
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let hidden = [".", "resume"].iter().any(|start| name.to_string_lossy().starts_with(start));
+        if entry.file_type()?.is_dir() && !hidden {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort();
+    folders.iter().try_for_each(|folder| find(folder, found))
+}
+
+fn list(root: &Path, as_json: bool) -> Result<Outcome> {
+    let mut found = Vec::new();
+    find(root, &mut found)?;
+    let mut rows = Vec::new();
+    for directory in &found {
+        let text = std::fs::read_to_string(directory.join("config.toml"))?;
+        let table: toml::Table = text.parse().with_context(|| format!("{}", directory.display()))?;
+        let entry = |key: &str| table.get(key).and_then(toml::Value::as_str).unwrap_or("?").to_owned();
+        let weights = directory.join("model.safetensors");
+        rows.push(json!({
+            "path": directory.display().to_string(),
+            "method": entry("method"),
+            "architecture": entry("architecture"),
+            "bytes": std::fs::metadata(&weights)?.len(),
+            "hash": file_hash(&weights)?,
+        }));
+    }
+    if as_json {
+        print_json(&rows)?;
+        return Ok(Outcome::Done);
+    }
+    for row in &rows {
+        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+        let size = row["bytes"].as_f64().unwrap_or_default() / 1e6;
+        print(format!(
+            "{:<48} {:<8} {:<8} {size:>7.1} MB  {}",
+            text("path"),
+            text("method"),
+            text("architecture"),
+            text("hash")
+        ))?;
+    }
+    if rows.is_empty() {
+        print(format!("no checkpoint below {}", root.display()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn verify(directories: &[PathBuf]) -> Result<Outcome> {
+    let mut outcome = Outcome::Done;
+    for directory in directories {
+        match worldbench_train::load(directory) {
+            Ok(loaded) => {
+                let (method, report) = (loaded.method.name(), loaded.report);
+                print(format!("{}: {method} {}, {report}, ok", directory.display(), loaded.architecture))?;
+            }
+            Err(error) => {
+                outcome = Outcome::Miss;
+                print(format!("{}: MISS: {}", directory.display(), describe(&error.into())))?;
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+fn export(from: &Path, out: &Path, half: bool) -> Result<Outcome> {
+    if out.join(FILES[0]).exists() {
+        bail!("{} holds a checkpoint; give another --out", out.display());
+    }
+    worldbench_train::load(from)?;
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let optional = [ENCODER, "card.md"].into_iter().filter(|name| from.join(name).is_file());
+    for name in optional.chain(["config.toml"]) {
+        let bytes = std::fs::read(from.join(name)).with_context(|| format!("{}", from.display()))?;
+        write_atomic(&out.join(name), &bytes)?;
+    }
+    let (weights, target) = (from.join(FILES[0]), out.join(FILES[0]));
+    if half {
+        write_half(&weights, &target)?;
+    } else {
+        write_atomic(&target, &std::fs::read(&weights)?)?;
+    }
+    let report = worldbench_train::load(out)?.report;
+    print(format!("{}: {report}; score it: worldbench eval --checkpoint {0}", out.display()))?;
+    Ok(Outcome::Done)
+}
