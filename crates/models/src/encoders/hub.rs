@@ -5,7 +5,7 @@
 //! forbids the network, `HF_TOKEN` opens gated models, `HF_ENDPOINT` names a mirror. The project's own client crate
 //! brings 84 (0.4) to 232 (1.0) crates for these two requests; `ureq` and the cache's layout are 26.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why a file of the hub is not at hand.
 #[derive(Debug, thiserror::Error)]
@@ -173,9 +173,13 @@ impl Hub {
 
 /// Copies `from` into a file that appears under its name only when complete.
 #[cfg(feature = "hub")]
-fn write_atomically(path: &Path, from: &mut impl std::io::Read, length: Option<u64>) -> Result<(), String> {
+fn write_atomically(
+    path: &std::path::Path,
+    from: &mut impl std::io::Read,
+    length: Option<u64>,
+) -> Result<(), String> {
     let fail = |e: std::io::Error| format!("cannot write {} ({e})", path.display());
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or(std::path::Path::new("."));
     std::fs::create_dir_all(folder).map_err(fail)?;
     let partial = path.with_extension(format!("partial-{}", std::process::id()));
     let copied = std::fs::File::create(&partial).and_then(|mut to| {
