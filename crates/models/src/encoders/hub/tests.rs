@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use std::path::Path;
+
 use super::*;
 
 const FILE: File = File { repository: "owner/model", name: "weights.bin" };
