@@ -15,5 +15,6 @@ pub mod parity;
 pub mod patch_decoder;
 pub mod planning;
 pub mod pldm;
+mod pool;
 pub mod preprocess;
 pub mod state_dict;

@@ -10,7 +10,6 @@ mod mobilenet_v2;
 mod positions;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +17,7 @@ pub use dinov2::{Dinov2, Dinov2Config};
 pub use mobilenet_v2::{Grid, MobileNetV2};
 pub use positions::Positions;
 
+use crate::pool::Pool;
 use crate::state_dict::{self, StateDict};
 
 /// What keeps an encoder from being made or used.
@@ -212,20 +212,6 @@ fn check_frames(encoder: &dyn FrozenEncoder, frames: &[&[u8]], out: &[f32]) -> R
     }
     let need = format!("{need}, {} frames of {tokens} tokens of {width}", frames.len());
     Err(Error::Length { what: "tokens".into(), got: out.len(), need })
-}
-
-/// Buffers of threads that are done, for the next call.
-#[derive(Debug, Default)]
-struct Pool<T>(Mutex<Vec<T>>);
-
-impl<T: Default> Pool<T> {
-    /// Runs `f` with buffers of its own, which keep their size from call to call.
-    fn with(&self, f: impl FnOnce(&mut T)) {
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut scratch = lock().pop().unwrap_or_default();
-        f(&mut scratch);
-        lock().push(scratch);
-    }
 }
 
 #[cfg(test)]

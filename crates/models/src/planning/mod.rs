@@ -25,13 +25,12 @@ mod predictor;
 mod rollout;
 pub(crate) mod weights;
 
-use std::sync::{Mutex, PoisonError};
-
 use worldbench_kernels::gemm::Precision;
 use worldbench_kernels::par_rows_mut;
 use worldbench_nn::Params;
 
 use crate::jepa::JepaConfig;
+use crate::pool::Pool;
 use actions::ActionEmbedder;
 pub use dino_wm::{DinoWmModel, DinoWmPlanner, Picture, ProprioStatistics};
 use encoder::Encoder;
@@ -105,7 +104,7 @@ pub struct JepaPlanner {
     /// Samples that a thread takes through a whole rollout at once.
     chunk: usize,
     /// Buffers of threads that are done, for the next call.
-    pool: Mutex<Vec<Workspace>>,
+    pool: Pool<Workspace>,
 }
 
 impl JepaPlanner {
@@ -128,7 +127,7 @@ impl JepaPlanner {
             predictor: Predictor::new(reader, predictor)?,
             pred_proj: Projector::new(reader, "pred_proj", encoder.hidden, config.projector_hidden)?,
             chunk: rollout::CHUNK,
-            pool: Mutex::default(),
+            pool: Pool::default(),
         })
     }
 
@@ -200,7 +199,7 @@ impl JepaPlanner {
         let frames = images.len() / size;
         let mut classes = vec![0.0; frames * width];
         par_rows_mut(&mut classes, frames, width, |rows, out| {
-            self.with_workspace(|workspace| {
+            self.pool.with(|workspace| {
                 for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
                     let frame = encoder::Frame { values: &images[row * size..][..size], side };
                     self.encoder.class_token(&mut workspace.encoder, |pixel| value(&frame, pixel), out);
@@ -213,7 +212,7 @@ impl JepaPlanner {
     fn project(&self, classes: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; classes.len()];
         let rows = classes.len() / self.width();
-        self.with_workspace(|w| self.projector.apply(rows, classes, &mut w.hidden, &mut out));
+        self.pool.with(|w| self.projector.apply(rows, classes, &mut w.hidden, &mut out));
         out
     }
 
@@ -227,25 +226,15 @@ impl JepaPlanner {
         check_len("action blocks", actions.len(), rows * block, &format!("blocks of {block}"))?;
         let known: Vec<f32> = actions.iter().map(|&a| if a.is_nan() { 0.0 } else { a }).collect();
         let mut out = vec![0.0; rows * self.width()];
-        self.with_workspace(|w| self.actions.embed(rows, &known, &mut w.actions, &mut out));
+        self.pool.with(|w| self.actions.embed(rows, &known, &mut w.actions, &mut out));
         Ok(out)
-    }
-
-    /// Runs `f` with buffers of its own, which keep their size from call to call.
-    fn with_workspace<R>(&self, f: impl FnOnce(&mut Workspace) -> R) -> R {
-        let lock = || self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut workspace = lock().pop().unwrap_or_default();
-        let result = f(&mut workspace);
-        lock().push(workspace);
-        result
     }
 
     /// Bytes of packed weights and of all buffers allocated so far.
     #[must_use]
     pub fn memory(&self) -> usize {
         let weights = [self.encoder.len(), self.projector.len(), self.actions.len(), self.pred_proj.len()];
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let buffers: usize = pool.iter().map(Workspace::len).sum();
+        let buffers = self.pool.sum(Workspace::len);
         (weights.iter().sum::<usize>() + self.predictor.len() + buffers) * size_of::<f32>()
     }
 }

@@ -80,7 +80,7 @@ impl JepaPlanner {
         self.check(start, shape, candidates, samples)?;
         let width = self.width();
         par_rows_mut(out, samples, stride, |rows, out| {
-            self.with_workspace(|workspace| {
+            self.pool.with(|workspace| {
                 for part in parts(rows.len(), self.chunk) {
                     let plans = rows.start + part.start..rows.start + part.end;
                     let count = plans.len();

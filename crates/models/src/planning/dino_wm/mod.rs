@@ -17,8 +17,6 @@ mod model;
 mod predictor;
 mod rollout;
 
-use std::sync::{Mutex, PoisonError};
-
 use worldbench_kernels::gemm::{Activation, Precision};
 use worldbench_nn::Params;
 use worldbench_plan::Part;
@@ -26,6 +24,7 @@ use worldbench_plan::Part;
 use super::weights::{Dense, Reader};
 use super::{Error, check_len};
 use crate::dino_wm::DinoWmConfig;
+use crate::pool::Pool;
 pub use flop::{executed_flop, naive_flop, tokens};
 pub(super) use model::Problem;
 pub use model::{DinoWmModel, Picture, ProprioStatistics};
@@ -47,7 +46,7 @@ pub struct DinoWmPlanner {
     /// Samples that a thread takes through a whole rollout at once.
     chunk: usize,
     /// Buffers of threads that are done, for the next call.
-    pool: Mutex<Vec<Workspace>>,
+    pool: Pool<Workspace>,
 }
 
 /// Missing values (NaN) count as 0.
@@ -78,7 +77,7 @@ impl DinoWmPlanner {
             action: embedder("action", c.action, c.action_width)?,
             predictor: Predictor::new(reader, c.width(), p)?,
             chunk: (ROWS / p.patches).max(1),
-            pool: Mutex::default(),
+            pool: Pool::default(),
         })
     }
 
@@ -183,21 +182,11 @@ impl DinoWmPlanner {
         parts
     }
 
-    /// Runs `f` with buffers of its own, which keep their size from call to call.
-    fn with_workspace<R>(&self, f: impl FnOnce(&mut Workspace) -> R) -> R {
-        let lock = || self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut workspace = lock().pop().unwrap_or_default();
-        let result = f(&mut workspace);
-        lock().push(workspace);
-        result
-    }
-
     /// Bytes of packed weights and of all buffers allocated so far.
     #[must_use]
     pub fn memory(&self) -> usize {
         let embedders = self.action.len() + self.proprio.as_ref().map_or(0, Dense::len);
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let buffers: usize = pool.iter().map(Workspace::bytes).sum();
+        let buffers = self.pool.sum(Workspace::bytes);
         (embedders + self.predictor.len()) * size_of::<f32>() + buffers
     }
 }

@@ -91,7 +91,7 @@ impl DinoWmPlanner {
         for (to, from) in tokens.chunks_exact_mut(width).zip(states.chunks_exact(c.state_width())) {
             to[..from.len()].copy_from_slice(from);
         }
-        let shared = self.with_workspace(|w| {
+        let shared = self.pool.with(|w| {
             let actions = w.actions.reserve((frames - 1) * c.action_width);
             self.action.apply(frames - 1, &known(history), actions, Activation::Identity);
             for (tokens, action) in tokens.chunks_exact_mut(size).zip(actions.chunks_exact(c.action_width)) {
@@ -186,7 +186,7 @@ impl DinoWmPlanner {
         check_len("candidates", candidates.len(), samples * shape.len(), "samples x blocks x numbers")?;
         let size = self.config.predictor.patches * self.config.width();
         par_rows_mut(out, samples, stride, |rows, out| {
-            self.with_workspace(|workspace| {
+            self.pool.with(|workspace| {
                 for part in parts(rows.len(), self.chunk) {
                     let plans = rows.start + part.start..rows.start + part.end;
                     let count = plans.len();
