@@ -12,7 +12,7 @@ use worldbench_eval::{RowResult, System};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
 use worldbench_train::checkpoint::{file_hash, write_atomic};
-use worldbench_train::{Method, TrainConfig, Trainer};
+use worldbench_train::{Method, ModelConfig, TrainConfig, Trainer};
 
 use crate::config::{PLAN, Presets, TRAIN, unknown};
 use crate::output::{bar, print};
@@ -142,11 +142,17 @@ pub fn file_label(planner: &str, precision: Precision) -> String {
     planner_label(planner, precision).to_lowercase().replace(' ', "-")
 }
 
-/// What a reader should know about a learned row: inputs and size.
-pub fn describe(config: &TrainConfig, row: &mut RowResult) {
+/// What a reader should know about a learned row: size, frozen encoder, inputs, and planning values that differ from the
+/// planner's preset.
+pub fn describe(config: &TrainConfig, sets: &[String], row: &mut RowResult) {
     let pixels = config.model.frame().resolution;
     let inputs = if config.model.proprio() { " + proprioception" } else { "" };
-    row.variant = format!("{}, {pixels} px{inputs}", config.model.architecture());
+    let size = match &config.model {
+        ModelConfig::DinoWm(model) => format!("{} encoder", model.encoder.name.as_str()),
+        other => other.architecture().to_string(),
+    };
+    let sets = if sets.is_empty() { String::new() } else { format!(", {}", sets.join(" ")) };
+    row.variant = format!("{size}, {pixels} px{inputs}{sets}");
 }
 
 /// Number of trained parameters of a configuration.

@@ -328,7 +328,7 @@ impl Bench {
         let mut row = RowResult::new(system, &self.protocol.environment, &evaluation, &self.limited(command));
         row.planner = learned::planner_label(planner, precision);
         row.checkpoint = Some(shown);
-        learned::describe(config, &mut row);
+        learned::describe(config, &model.solver_set, &mut row);
         self.finish(&name, row, &evaluation)
     }
 }
