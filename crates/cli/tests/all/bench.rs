@@ -33,7 +33,7 @@ fn a_restarted_bench_ends_with_the_identical_table() {
 #[test]
 fn wrong_names_are_refused() {
     assert!(refused(&["bench", "--preset", "quik"]).contains("did you mean `quick`"));
-    assert!(refused(&["bench", "--preset", "smoke", "--only", "dino"]).contains("pldm-compact"));
+    assert!(refused(&["bench", "--preset", "smoke", "--only", "gcbc"]).contains("pldm-compact"));
     assert!(refused(&["train", "pldm-compat", "--data", "x.wbs", "--out", "y"]).contains("pldm-compact"));
     assert!(refused(&["eval", "--checkpoint", "no/such/dir"]).contains("config.toml"));
 }
