@@ -128,12 +128,6 @@ impl Features {
         Ok(Self { spec: spec.clone(), first, map })
     }
 
-    /// What it holds.
-    #[must_use]
-    pub fn spec(&self) -> &FeatureSpec {
-        &self.spec
-    }
-
     /// Writes the features of `row` of `episode` to `out`, `[P, F]`.
     ///
     /// # Errors

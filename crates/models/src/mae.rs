@@ -126,11 +126,11 @@ impl Mae {
 
     /// Reconstruction loss `[1]`.
     #[must_use]
-    pub fn loss(&self, frames: &Masked, device: &Device) -> Tensor<1> {
-        let features = self.encode(frames, device); // [B, V, D]
-        let decoded = self.decode(features, frames, device); // [B, P, 3 p p]
+    pub fn loss(&self, frames: Masked, device: &Device) -> Tensor<1> {
+        let features = self.encode(&frames, device); // [B, V, D]
+        let decoded = self.decode(features, &frames, device); // [B, P, 3 p p]
         let shape = decoded.dims();
-        mse(decoded, from_vec(frames.patches.clone(), shape, device))
+        mse(decoded, from_vec(frames.patches, shape, device))
     }
 
     /// Features of the visible patches, `[B, V, D]`.

@@ -17,11 +17,11 @@ pub(crate) fn backward(one: &Attention, batch: usize, qkv: [&[f32]; 3], dy: &[f3
     let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; batch * size]);
     let work = dq.par_chunks_mut(size).zip(dk.par_chunks_mut(size)).zip(dv.par_chunks_mut(size));
     work.enumerate().for_each_init(Scratch::default, |scratch, (i, ((dq, dk), dv))| {
-        let part = |x| &<&[f32]>::clone(x)[i * size..(i + 1) * size];
         for head in 0..one.heads {
             let at = head * one.dim;
-            let inputs = qkv.each_ref().map(|x| (&part(x)[at..], width));
-            let grads = scratch.head(one, inputs, (&part(&dy)[at..], width));
+            let part = i * size + at..(i + 1) * size;
+            let inputs = qkv.map(|x| (&x[part.clone()], width));
+            let grads = scratch.head(one, inputs, (&dy[part.clone()], width));
             for (out, grad) in [&mut *dq, &mut *dk, &mut *dv].into_iter().zip(grads) {
                 scatter(grad, one.dim, &mut out[at..], width);
             }

@@ -1,9 +1,10 @@
-//! Small building blocks: linear layers, the batch-normalised projector, the action embedder.
+//! Small building blocks: linear layers, the batch-normalised projector, the action embedder, the parts of transformer blocks.
 
 use burn::tensor::{Tensor, activation};
 
-use crate::norm::BatchNorm;
-use crate::{Init, Pass, Scope, ops};
+use crate::norm::{BatchNorm, LayerNorm};
+use crate::ops::{self, Mask};
+use crate::{Init, Pass, Scope};
 
 /// A linear layer with weight (out, in).
 #[derive(Clone, Debug)]
@@ -113,5 +114,88 @@ impl ActionEmbedder {
         let weight = self.smooth_weight.clone().reshape([smoothed, action]);
         let smooth = ops::linear(actions, &weight, Some(&self.smooth_bias)); // [B, T, smoothed]
         self.output.forward(activation::silu(self.hidden.forward(smooth)))
+    }
+}
+
+/// Sizes of the parts of a transformer block whose norms belong to the parts: [`SelfAttention`] and [`FeedForward`].
+#[derive(Clone, Copy, Debug)]
+pub struct BlockSizes {
+    /// Width D of tokens.
+    pub width: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of one head.
+    pub head_width: usize,
+    /// Width of the feed-forward part.
+    pub mlp: usize,
+    /// Dropout probability, in [0, 1).
+    pub dropout: f64,
+}
+
+/// Epsilon of the norms inside the parts.
+const EPS: f64 = 1e-5;
+
+/// Layer norm, queries, keys and values without bias, attention, linear.
+#[derive(Clone, Debug)]
+pub struct SelfAttention {
+    sizes: BlockSizes,
+    norm: LayerNorm,
+    qkv: Linear,
+    output: Linear,
+}
+
+impl SelfAttention {
+    /// `{key}.norm`, `.to_qkv` and `.to_out.0`.
+    pub fn new(scope: &mut Scope, key: &str, sizes: BlockSizes) -> Self {
+        let (width, inner) = (sizes.width, sizes.heads * sizes.head_width);
+        Self {
+            sizes,
+            norm: LayerNorm::new(scope, &format!("{key}.norm"), width, EPS),
+            qkv: Linear::without_bias(scope, &format!("{key}.to_qkv"), width, 3 * inner),
+            output: Linear::new(scope, &format!("{key}.to_out.0"), inner, width),
+        }
+    }
+
+    /// `[B, T, D]` to the same; dropout on the probabilities and the output.
+    pub fn forward(&self, x: Tensor<3>, mask: Mask, pass: &mut Pass) -> Tensor<3> {
+        let BlockSizes { heads, dropout, .. } = self.sizes;
+        let qkv = self.qkv.forward(self.norm.forward(x)); // [B, T, 3 inner]
+        let mixed = if pass.is_train() && dropout > 0.0 {
+            ops::plain::self_attention(qkv, heads, mask, |p| pass.dropout(p, dropout))
+        } else {
+            ops::self_attention(qkv, heads, mask)
+        };
+        let out = self.output.forward(mixed);
+        pass.dropout(out, dropout)
+    }
+}
+
+/// Layer norm, linear, GELU, linear.
+#[derive(Clone, Debug)]
+pub struct FeedForward {
+    dropout: f64,
+    norm: LayerNorm,
+    expand: Linear,
+    contract: Linear,
+}
+
+impl FeedForward {
+    /// `{key}.net.0`, `.1` and `.4`.
+    pub fn new(scope: &mut Scope, key: &str, sizes: BlockSizes) -> Self {
+        let BlockSizes { width, mlp, dropout, .. } = sizes;
+        Self {
+            dropout,
+            norm: LayerNorm::new(scope, &format!("{key}.net.0"), width, EPS),
+            expand: Linear::new(scope, &format!("{key}.net.1"), width, mlp),
+            contract: Linear::new(scope, &format!("{key}.net.4"), mlp, width),
+        }
+    }
+
+    /// `[B, T, D]` to the same; dropout after both layers.
+    pub fn forward(&self, x: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
+        let hidden = self.expand.forward_gelu(self.norm.forward(x)); // [B, T, mlp]
+        let hidden = pass.dropout(hidden, self.dropout);
+        let out = self.contract.forward(hidden);
+        pass.dropout(out, self.dropout)
     }
 }

@@ -7,9 +7,9 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::Linear;
+use crate::blocks::{BlockSizes, FeedForward, SelfAttention};
 use crate::norm::LayerNorm;
-use crate::ops::{self, Mask};
+use crate::ops::Mask;
 use crate::{Init, Pass, Scope};
 
 /// Sizes of a [`PatchPredictor`].
@@ -34,66 +34,29 @@ pub struct PatchPredictorConfig {
 
 const EPS: f64 = 1e-5;
 
-#[derive(Clone, Debug)]
-struct Block {
-    attention_norm: LayerNorm,
-    qkv: Linear,
-    output: Linear,
-    mlp_norm: LayerNorm,
-    expand: Linear,
-    contract: Linear,
-}
-
-impl Block {
-    fn new(scope: &mut Scope, key: &str, width: usize, c: &PatchPredictorConfig) -> Self {
-        let inner = c.heads * c.head_width;
-        Self {
-            attention_norm: LayerNorm::new(scope, &format!("{key}.0.norm"), width, EPS),
-            qkv: Linear::without_bias(scope, &format!("{key}.0.to_qkv"), width, 3 * inner),
-            output: Linear::new(scope, &format!("{key}.0.to_out.0"), inner, width),
-            mlp_norm: LayerNorm::new(scope, &format!("{key}.1.net.0"), width, EPS),
-            expand: Linear::new(scope, &format!("{key}.1.net.1"), width, c.mlp),
-            contract: Linear::new(scope, &format!("{key}.1.net.4"), c.mlp, width),
-        }
-    }
-
-    /// `[B, T P, D]` to the same.
-    fn forward(&self, x: Tensor<3>, c: &PatchPredictorConfig, pass: &mut Pass) -> Tensor<3> {
-        let qkv = self.qkv.forward(self.attention_norm.forward(x.clone())); // [B, T P, 3 inner]
-        let mask = Mask::Causal(c.patches);
-        let mixed = if pass.is_train() && c.dropout > 0.0 {
-            let drop = |p| pass.dropout(p, c.dropout);
-            ops::plain::self_attention(qkv, c.heads, mask, drop)
-        } else {
-            ops::self_attention(qkv, c.heads, mask)
-        };
-        let attended = self.output.forward(mixed);
-        let x = x + pass.dropout(attended, c.dropout);
-        let hidden = self.expand.forward_gelu(self.mlp_norm.forward(x.clone())); // [B, T P, mlp]
-        let hidden = pass.dropout(hidden, c.dropout);
-        let fed = self.contract.forward(hidden);
-        x + pass.dropout(fed, c.dropout)
-    }
-}
-
 /// The predictor of the next frame's tokens at every frame.
 #[derive(Clone, Debug)]
 pub struct PatchPredictor {
     config: PatchPredictorConfig,
     positions: Tensor<3>,
-    blocks: Vec<Block>,
+    blocks: Vec<(SelfAttention, FeedForward)>,
     norm: LayerNorm,
 }
 
 impl PatchPredictor {
     /// All keys under `{key}.`; `width` is that of the tokens.
     pub fn new(scope: &mut Scope, key: &str, width: usize, config: PatchPredictorConfig) -> Self {
-        let positions = [1, config.frames * config.patches, width];
+        let PatchPredictorConfig { frames, patches, heads, head_width, mlp, dropout, .. } = config;
+        let sizes = BlockSizes { width, heads, head_width, mlp, dropout };
+        let positions = format!("{key}.pos_embedding");
+        let block = |scope: &mut Scope, i: usize| {
+            let key = format!("{key}.transformer.layers.{i}");
+            let attention = SelfAttention::new(scope, &format!("{key}.0"), sizes);
+            (attention, FeedForward::new(scope, &format!("{key}.1"), sizes))
+        };
         Self {
-            positions: scope.param(&format!("{key}.pos_embedding"), positions, Init::Normal(1.0)),
-            blocks: (0..config.depth)
-                .map(|i| Block::new(scope, &format!("{key}.transformer.layers.{i}"), width, &config))
-                .collect(),
+            positions: scope.param(&positions, [1, frames * patches, width], Init::Normal(1.0)),
+            blocks: (0..config.depth).map(|i| block(scope, i)).collect(),
             norm: LayerNorm::new(scope, &format!("{key}.transformer.norm"), width, EPS),
             config,
         }
@@ -104,8 +67,10 @@ impl PatchPredictor {
         let [batch, frames, patches, width] = tokens.dims();
         let rows = frames * patches;
         let mut x = tokens.reshape([batch, rows, width]) + self.positions.clone().narrow(1, 0, rows);
-        for block in &self.blocks {
-            x = block.forward(x, &self.config, pass); // [B, T P, D]
+        let mask = Mask::Causal(self.config.patches);
+        for (attention, feed) in &self.blocks {
+            x = attention.forward(x.clone(), mask, pass) + x; // [B, T P, D]
+            x = feed.forward(x.clone(), pass) + x;
         }
         self.norm.forward(x).reshape([batch, frames, patches, width])
     }

@@ -6,7 +6,7 @@
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::Linear;
+use crate::blocks::{BlockSizes, FeedForward, Linear, SelfAttention};
 use crate::norm::LayerNorm;
 use crate::ops::{self, Mask};
 use crate::{Init, Pass, Scope};
@@ -36,13 +36,9 @@ const AFFINE_EPS: f64 = 1e-5;
 
 #[derive(Clone, Debug)]
 struct Block {
+    attention: SelfAttention,
+    feed: FeedForward,
     modulation: Linear,
-    attention_norm: LayerNorm,
-    qkv: Linear,
-    output: Linear,
-    mlp_norm: LayerNorm,
-    expand: Linear,
-    contract: Linear,
 }
 
 /// The predictor of the next embedding at every time step.
@@ -56,16 +52,13 @@ pub struct Predictor {
 
 impl Block {
     fn new(scope: &mut Scope, key: &str, c: &PredictorConfig) -> Self {
-        let (width, inner) = (c.width, c.heads * c.head_width);
+        let PredictorConfig { width, heads, head_width, mlp, dropout, .. } = *c;
+        let sizes = BlockSizes { width, heads, head_width, mlp, dropout };
         let zero = Init::Constant(0.0);
         let modulation = format!("{key}.adaLN_modulation.1");
         Self {
-            attention_norm: LayerNorm::new(scope, &format!("{key}.attn.norm"), width, AFFINE_EPS),
-            qkv: Linear::without_bias(scope, &format!("{key}.attn.to_qkv"), width, 3 * inner),
-            output: Linear::new(scope, &format!("{key}.attn.to_out.0"), inner, width),
-            mlp_norm: LayerNorm::new(scope, &format!("{key}.mlp.net.0"), width, AFFINE_EPS),
-            expand: Linear::new(scope, &format!("{key}.mlp.net.1"), width, c.mlp),
-            contract: Linear::new(scope, &format!("{key}.mlp.net.4"), c.mlp, width),
+            attention: SelfAttention::new(scope, &format!("{key}.attn"), sizes),
+            feed: FeedForward::new(scope, &format!("{key}.mlp"), sizes),
             modulation: Linear::with_init(scope, &modulation, [width, 6 * width], zero, zero),
         }
     }
@@ -76,29 +69,10 @@ impl Block {
         let part = |i: usize| modulation.clone().narrow(2, i * c.width, c.width);
         let modulated =
             |x: Tensor<3>, shift, scale: Tensor<3>| ops::normalise(x, MODULATED_EPS) * (scale + 1.0) + shift;
-        let attended = self.attend(modulated(x.clone(), part(0), part(1)), c, pass);
+        let attended = self.attention.forward(modulated(x.clone(), part(0), part(1)), Mask::Causal(1), pass);
         let x = x + part(2) * attended;
-        let fed = self.feed(modulated(x.clone(), part(3), part(4)), c, pass);
+        let fed = self.feed.forward(modulated(x.clone(), part(3), part(4)), pass);
         x + part(5) * fed
-    }
-
-    fn attend(&self, x: Tensor<3>, c: &PredictorConfig, pass: &mut Pass) -> Tensor<3> {
-        let qkv = self.qkv.forward(self.attention_norm.forward(x)); // [B, T, 3 inner]
-        let mixed = if pass.is_train() && c.dropout > 0.0 {
-            let drop = |p| pass.dropout(p, c.dropout);
-            ops::plain::self_attention(qkv, c.heads, Mask::Causal(1), drop)
-        } else {
-            ops::self_attention(qkv, c.heads, Mask::Causal(1))
-        };
-        let out = self.output.forward(mixed);
-        pass.dropout(out, c.dropout)
-    }
-
-    fn feed(&self, x: Tensor<3>, c: &PredictorConfig, pass: &mut Pass) -> Tensor<3> {
-        let hidden = self.expand.forward_gelu(self.mlp_norm.forward(x)); // [B, T, mlp]
-        let hidden = pass.dropout(hidden, c.dropout);
-        let out = self.contract.forward(hidden);
-        pass.dropout(out, c.dropout)
     }
 }
 

@@ -38,6 +38,20 @@ impl Method {
             Self::Mae => "mae",
         }
     }
+
+    /// Says what is wrong when this method has no networks of that `architecture`.
+    pub(crate) fn check(self, architecture: &str) -> Result<(), String> {
+        let known: &[&str] = match self {
+            Self::Pldm | Self::Lewm => &["compact", "full"],
+            Self::DinoWm => &["dino-wm"],
+            Self::Mae => &["mae"],
+        };
+        if known.contains(&architecture) {
+            return Ok(());
+        }
+        let (method, known) = (self.name(), known.join("\" or \""));
+        Err(format!("method = \"{method}\" needs model.architecture = \"{known}\", not \"{architecture}\""))
+    }
 }
 
 /// The networks: `architecture = "compact"` (the default) or `"full"`, beside the architecture's own keys.
@@ -191,13 +205,11 @@ impl TrainConfig {
                 self.steps, self.batch
             ));
         }
-        let stills = matches!(self.model, ModelConfig::Mae(_));
-        if stills != (self.method == Method::Mae) || stills != (self.frames == 1) {
-            return fail(format!(
-                "method = \"mae\", architecture = \"mae\" and frames = 1 go together; a world model needs at least 2 \
-                 frames, not {}",
-                self.frames
-            ));
+        self.method.check(self.model.architecture()).map_err(TrainError::Config)?;
+        let stills = self.method == Method::Mae;
+        if stills != (self.frames == 1) {
+            let needed = if stills { "exactly 1" } else { "at least 2, to have something to predict" };
+            return fail(format!("frames = {} must be {needed}", self.frames));
         }
         if self.frames == 0 {
             return fail("frames must be at least 1".into());

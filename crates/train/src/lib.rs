@@ -202,5 +202,6 @@ pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, Tr
                 return Err(TrainError::Checkpoint { path, problem });
             }
         };
+    method.check(&architecture).map_err(|problem| TrainError::Checkpoint { path, problem })?;
     Ok(Loaded { model, method, architecture, report })
 }

@@ -73,7 +73,7 @@ impl Learner for MaeLearner {
             let (model, leaves) = self.params.bind(&self.device, |scope| Mae::build(scope, &self.config))?;
             let frames = &batch.frames[share.start * frame..share.end * frame];
             let masked = Masked::new(&self.config, frames, share.start, self.seed, step);
-            let loss = model.loss(&masked, &self.device);
+            let loss = model.loss(masked, &self.device);
             let gradient = leaves.gradients(&loss)?;
             Ok((metrics(loss)?, gradient))
         })
@@ -82,7 +82,7 @@ impl Learner for MaeLearner {
     fn validate(&self, batch: &Batch) -> Result<Metrics, TrainError> {
         let device = self.device.clone().inner();
         let (model, _) = self.params.bind(&device, |scope| Mae::build(scope, &self.config))?;
-        metrics(model.loss(&Masked::new(&self.config, &batch.frames, 0, self.seed, 0), &device))
+        metrics(model.loss(Masked::new(&self.config, &batch.frames, 0, self.seed, 0), &device))
     }
 
     fn tensors(&self) -> Vec<Tensor<'_>> {

@@ -115,6 +115,8 @@ fn figures_have_their_keys() {
         ["seconds", "tokens_per_s", "gflops", "memory"].iter().all(|key| plan[key].as_f64().unwrap() > 0.0)
     );
     assert_eq!(plan["precision"], "bf16");
+    assert_eq!(json(&["fovs", "push_t", "--json"]).as_array().unwrap().len(), 17);
+    assert_eq!(json(&["envs", "--json"])[0]["name"], "push_t");
     assert_eq!(json(&["protocol", "list", "--json"])[0]["name"], "held-out");
 }
 

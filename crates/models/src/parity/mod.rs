@@ -15,27 +15,9 @@ use serde::Deserialize;
 use worldbench_nn::Params;
 use worldbench_nn::params::{from_vec, to_vec};
 use worldbench_nn::weights::{self, Array, Arrays};
+pub use worldbench_plan::parity::Item;
 
 use crate::losses::Terms;
-
-/// Result of one comparison; it passes when `max_error <= tolerance`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Item {
-    /// Name of the expected tensor.
-    pub name: String,
-    /// Largest absolute difference; infinite when shapes differ or a value is not finite.
-    pub max_error: f64,
-    /// Largest difference allowed.
-    pub tolerance: f64,
-}
-
-impl Item {
-    /// Whether the comparison passes.
-    #[must_use]
-    pub fn ok(&self) -> bool {
-        self.max_error <= self.tolerance
-    }
-}
 
 /// What keeps the checks from running at all.
 #[derive(Debug, thiserror::Error)]

@@ -364,6 +364,12 @@ fn presets_hold_every_architecture_and_wrong_settings_are_named() {
     let wrong = |from: &str, to: &str| toml::from_str::<TrainConfig>(&TINY_FULL.replace(from, to));
     assert!(wrong("\"full\"", "\"huge\"").unwrap_err().to_string().contains("compact"));
     assert!(wrong("sigreg", "sigrek").unwrap_err().to_string().contains("sigrek"));
+    for method in ["dino-wm", "mae"] {
+        let error = wrong("\"pldm\"", &format!("\"{method}\"")).unwrap().check().unwrap_err().to_string();
+        assert!(error.contains(method) && error.contains("model.architecture"), "{error}");
+    }
+    let error = wrong("frames = 4", "frames = 1").unwrap().check().unwrap_err().to_string();
+    assert!(error.contains("frames = 1 must be at least 2"), "{error}");
     let error = wrong("action = 10", "action = 12").unwrap().check().unwrap_err().to_string();
     assert!(error.contains("model.network.action"), "{error}");
     let error = wrong("frames = 4", "frames = 9").unwrap().check().unwrap_err().to_string();
