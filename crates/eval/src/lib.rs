@@ -10,6 +10,7 @@
 
 pub mod baselines;
 pub mod collect;
+pub mod compare;
 pub mod diagnose;
 pub mod gif;
 pub mod held_out;
@@ -20,9 +21,13 @@ pub mod plot;
 pub mod policies;
 pub mod policy;
 pub mod protocol;
+pub mod provenance;
 pub mod report;
+pub mod results;
 pub mod rows;
 pub mod runner;
+pub mod seeds;
+pub mod shard;
 pub mod stats;
 
 mod error;
@@ -37,5 +42,7 @@ pub use manifest::{Manifest, Pair};
 pub use outcome::{EpisodeOutcome, Score};
 pub use policy::{EpisodeContext, EpisodePolicy, Goal, Observation, Policy};
 pub use protocol::Protocol;
+pub use provenance::Provenance;
+pub use results::ResultDir;
 pub use rows::{RowResult, System};
 pub use runner::{EvalOptions, Evaluation, evaluate};

@@ -1,8 +1,10 @@
 //! Rows of the result table.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Evaluation, Score};
+use crate::{EvalError, Evaluation, Score};
 
 /// What a row is a row of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub enum System {
     Gciql,
     /// Goal-conditioned implicit V-learning.
     Gcivl,
+    /// Somebody's own program, spoken to over a pipe.
+    External,
 }
 
 impl System {
@@ -51,6 +55,7 @@ impl System {
             Self::IqLearn => "IQ-Learn",
             Self::Gciql => "GCIQL",
             Self::Gcivl => "GCIVL",
+            Self::External => "external agent",
         }
     }
 
@@ -83,6 +88,9 @@ pub struct RowResult {
     pub split: String,
     /// Seed of the evaluation.
     pub seed: u64,
+    /// Seed that the weights were trained with; none for policies without weights and where it was not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_seed: Option<u64>,
     /// The score.
     pub score: Score,
     /// Directory of the checkpoint, relative to the report; none for policies without weights.
@@ -108,11 +116,21 @@ impl RowResult {
             protocol_hash: evaluation.key.protocol_hash.clone(),
             split: evaluation.split.clone(),
             seed: evaluation.key.seed,
+            train_seed: None,
             score: evaluation.score,
             checkpoint: None,
             command: command.into(),
             notes: Vec::new(),
         }
+    }
+
+    /// Writes the row to `path`, in one rename.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), EvalError> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| EvalError::io(path)(e.into()))?;
+        crate::runner::write_atomic(path, (text + "\n").as_bytes())
     }
 
     /// `PLDM MPPI (compact)`.
@@ -211,6 +229,7 @@ pub(crate) mod tests {
             protocol_hash: "0123456789abcdef".into(),
             split: "test".into(),
             seed: 0,
+            train_seed: None,
             score,
             checkpoint: None,
             command: "worldbench eval --policy x".into(),
