@@ -1,9 +1,12 @@
 //! Policies by name.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::Result;
-use worldbench_eval::{Baseline, Policy, System, policies::Oracle};
+use anyhow::{Result, bail};
+use worldbench_eval::policies::{External, Oracle, external};
+use worldbench_eval::provenance::Training;
+use worldbench_eval::{Baseline, Policy, RowResult, System};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
 
@@ -14,8 +17,14 @@ use crate::learned;
 #[derive(Debug, clap::Args)]
 pub struct PolicyArgs {
     /// Policy: random, no-op, replay, weak or oracle; several are separated by commas
-    #[arg(long, value_name = "NAME", value_delimiter = ',', required_unless_present = "checkpoint")]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', required_unless_present_any = ["checkpoint", "policy_cmd"])]
     pub policy: Vec<String>,
+    /// Command of an agent that speaks the line protocol of docs/agents.md, e.g. 'python3 agent.py'
+    #[arg(long, value_name = "COMMAND")]
+    pub policy_cmd: Option<String>,
+    /// Longest time that the agent may take for an answer, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = external::TIMEOUT.as_secs_f64(), requires = "policy_cmd")]
+    pub policy_timeout: f64,
     /// Checkpoint directory of a learned world model
     #[arg(long, value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
@@ -39,8 +48,39 @@ pub struct Loaded {
     pub system: System,
     /// What acts.
     pub policy: Box<dyn Policy>,
-    /// The planner's label and the checkpoint, for a learned policy.
-    pub learned: Option<(String, String)>,
+    /// Planner or the agent's own name.
+    pub planner: String,
+    /// What tells its row from others of the system.
+    pub variant: String,
+    /// The checkpoint, for a learned policy.
+    pub checkpoint: Option<String>,
+    /// The training behind the checkpoint, where it was recorded.
+    pub training: Option<Training>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+impl Loaded {
+    fn new(system: System, policy: Box<dyn Policy>) -> Self {
+        Self {
+            system,
+            policy,
+            planner: String::new(),
+            variant: String::new(),
+            checkpoint: None,
+            training: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Puts the labels into the row.
+    pub fn label(&self, row: &mut RowResult) {
+        row.planner.clone_from(&self.planner);
+        row.variant.clone_from(&self.variant);
+        row.checkpoint.clone_from(&self.checkpoint);
+        row.train_seed = self.training.as_ref().and_then(|training| training.seed);
+        row.notes.extend(self.notes.iter().cloned());
+    }
 }
 
 /// The policies that need no checkpoint, in table order.
@@ -59,11 +99,31 @@ impl PolicyArgs {
         if let Some(directory) = &self.checkpoint {
             let rollouts = RolloutOptions { precision: self.precision, memory: self.max_memory };
             let (system, policy) = learned::load(directory, &self.planner, &self.set, rollouts)?;
-            let label = learned::planner_label(&self.planner, self.precision);
-            let labels = (label, directory.display().to_string());
-            all.push(Loaded { system, policy: Box::new(policy), learned: Some(labels) });
+            all.push(Loaded {
+                planner: learned::planner_label(&self.planner, self.precision),
+                checkpoint: Some(directory.display().to_string()),
+                training: Training::of_checkpoint(directory)?,
+                ..Loaded::new(system, Box::new(policy))
+            });
+        }
+        if let Some(command) = &self.policy_cmd {
+            all.push(self.external(command)?);
         }
         Ok(all)
+    }
+
+    fn external(&self, command: &str) -> Result<Loaded> {
+        let timeout = Duration::try_from_secs_f64(self.policy_timeout).ok().filter(|time| !time.is_zero());
+        let Some(timeout) = timeout else {
+            bail!("--policy-timeout {}: give a number of seconds above 0", self.policy_timeout);
+        };
+        let agent = External::start(command, timeout)?;
+        Ok(Loaded {
+            planner: agent.agent_name().to_string(),
+            variant: command.to_string(),
+            notes: vec![agent.note()],
+            ..Loaded::new(System::External, Box::new(agent))
+        })
     }
 }
 
@@ -78,5 +138,5 @@ pub fn load_policy(name: &str) -> Result<Loaded> {
         System::Weak => Box::new(Baseline::Weak),
         _ => Box::new(Oracle::default()),
     };
-    Ok(Loaded { system: *system, policy, learned: None })
+    Ok(Loaded::new(*system, policy))
 }

@@ -14,6 +14,7 @@ pub mod compare;
 pub mod diagnose;
 pub mod gif;
 pub mod held_out;
+pub mod html;
 pub mod imagine;
 pub mod manifest;
 pub mod outcome;

@@ -7,11 +7,12 @@ use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 use crate::{
     EvalError, RowResult, System,
-    rows::seconds,
-    sections::{FURTHER, INVERSE_Q, MAIN, Section},
+    rows::{seconds, tail},
+    sections::{FURTHER, INVERSE_Q, INVERSE_Q_ABOUT, MAIN, Section},
+    seeds,
 };
 
-const BUDGET_NOTE: &str = "The budget is fixed at 50 environment steps, unlike the unlimited budget of the original \
+pub(crate) const BUDGET_NOTE: &str = "The budget is fixed at 50 environment steps, unlike the unlimited budget of the original \
     paper: numbers on this page and in the paper are not comparable.";
 
 /// The page made from `rows`; `notes` go below the summary (machine, data, date of the run ...).
@@ -25,17 +26,14 @@ pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
     for section in MAIN {
         section_text(&mut out, section, rows, "##");
     }
-    out.push_str(
-        "\n## Inverse Q-Learning\n\nThe name is read in two ways, and both are here: *inverse* Q-learning, which \
-         recovers a Q-function from demonstrations alone (IQ-Learn), and *implicit* Q-learning, which learns values \
-         offline by expectile regression (GCIQL, and GCIVL without a Q-function).\n",
-    );
+    push(&mut out, format_args!("\n## Inverse Q-Learning\n\n{INVERSE_Q_ABOUT}\n"));
     for section in INVERSE_Q {
         section_text(&mut out, section, rows, "###");
     }
     for section in FURTHER {
         section_text(&mut out, section, rows, "##");
     }
+    seed_section(&mut out, rows);
     reference_section(&mut out, rows);
     commands(&mut out, rows);
     out
@@ -80,7 +78,10 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
             format_args!(
                 "| {}{} | {} | {} | {} | {checkpoint} |\n",
                 environment_link(&row.environment),
-                cell(&details(row)),
+                cell(&match tail(row) {
+                    text if text.is_empty() => text,
+                    text => format!(", {text}"),
+                }),
                 row.score.all.text(),
                 row.score.block_moved.text(),
                 bounds(row, rows),
@@ -89,32 +90,30 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
     }
 }
 
-/// What tells a row of a system from its others: `, MPPI, compact`.
-fn details(row: &RowResult) -> String {
-    [&row.planner, &row.variant]
-        .iter()
-        .filter(|text| !text.is_empty())
-        .map(|text| format!(", {text}"))
-        .collect()
-}
-
 /// Link to the environment's page: dynamics, success rule, factors.
 fn environment_link(environment: &str) -> String {
-    let name = match environment {
-        "push_t" => "Push-T",
-        "two_room" => "Two-Room",
-        other => other,
-    };
-    format!("[{}](docs/envs/{environment}.md)", cell(name))
+    format!("[{}](docs/envs/{environment}.md)", cell(environment_title(environment)))
+}
+
+/// The environment's name in tables.
+pub(crate) fn environment_title(name: &str) -> &str {
+    let known = worldbench_env::environment::ALL.iter().find(|spec| spec.name == name);
+    known.map_or(name, |spec| spec.title)
 }
 
 /// Random floor and oracle ceiling on the same pairs.
 fn bounds(row: &RowResult, rows: &[RowResult]) -> String {
     let rate = |system| {
-        let found = rows.iter().find(|other| other.system == system && other.comparable(row));
-        found.map_or_else(|| "not run".to_string(), |other| format!("{:.1} %", 100.0 * other.score.all.rate))
+        bound(row, rows, system)
+            .map_or_else(|| "not run".to_string(), |rate| format!("{:.1} %", 100.0 * rate))
     };
     format!("{} / {}", rate(System::Random), rate(System::Oracle))
+}
+
+/// Success rate of a yardstick on the pairs of `row`.
+pub(crate) fn bound(row: &RowResult, rows: &[RowResult], system: System) -> Option<f64> {
+    let found = rows.iter().find(|other| other.system == system && other.comparable(row));
+    found.map(|other| other.score.all.rate)
 }
 
 /// All rows in one table, yardsticks first.
@@ -140,6 +139,49 @@ fn overview(out: &mut String, rows: &[RowResult]) {
                 cell(&row.protocol),
                 cell(&row.split),
                 row.protocol_hash,
+            ),
+        );
+    }
+}
+
+/// Rows over several seeds, and the learned rows that have one.
+fn seed_section(out: &mut String, rows: &[RowResult]) {
+    let groups = seeds::group(rows);
+    let several: Vec<_> = groups.iter().filter(|group| group.rows.len() > 1).collect();
+    let single: Vec<String> = groups
+        .iter()
+        .filter(|group| group.one_seed())
+        .map(|group| {
+            cell(&format!("{} on {}", group.label, environment_title(&rows[group.rows[0]].environment)))
+        })
+        .collect();
+    if several.is_empty() && single.is_empty() {
+        return;
+    }
+    out.push_str("\n## Seeds\n\n");
+    if !several.is_empty() {
+        out.push_str("| Row | Environment | Seeds | Success: mean (min to max) | Block-moved | n each |\n|---|---|---|---|---|---|\n");
+    }
+    for group in &several {
+        push(
+            out,
+            format_args!(
+                "| {} | {} | {} | {} | {} | {} |\n",
+                cell(&group.label),
+                environment_link(&rows[group.rows[0]].environment),
+                group.seeds_text(),
+                group.all.text(),
+                group.block_moved.text(),
+                group.n
+            ),
+        );
+    }
+    if !single.is_empty() {
+        push(
+            out,
+            format_args!(
+                "\nTrained from one seed, so that the spread between trainings is not known: {}.\n",
+                single.join("; ")
             ),
         );
     }

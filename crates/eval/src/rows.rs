@@ -199,6 +199,12 @@ pub fn terminal_table(rows: &[RowResult]) -> String {
     out
 }
 
+/// What tells a row of a system from its others: `MPPI, compact`.
+pub(crate) fn tail(row: &RowResult) -> String {
+    let parts = [row.planner.as_str(), row.variant.as_str()];
+    parts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
 /// Seconds with two significant digits, `-` for none.
 pub(crate) fn seconds(value: f64) -> String {
     match value {

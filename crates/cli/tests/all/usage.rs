@@ -1,6 +1,6 @@
 use super::*;
 
-const VERBS: [&[&str]; 33] = [
+const VERBS: [&[&str]; 36] = [
     &["bench"],
     &["train"],
     &["pretrain"],
@@ -19,6 +19,9 @@ const VERBS: [&[&str]; 33] = [
     &["data", "repair"],
     &["data", "stats"],
     &["eval"],
+    &["merge"],
+    &["compare"],
+    &["report"],
     &["plan"],
     &["replay"],
     &["selftest"],
@@ -68,6 +71,16 @@ fn bad_input_is_refused_with_a_remedy() {
         (&["eval", "--policy", "random", "--episodes", "0"][..], "at least 1"),
         (&["eval", "--policy", "random", "--episodes", "3", "--gif", "3"], "numbered from 0"),
         (&["eval", "--policy", "random", "--protocol", "swm-v1"], "--data"),
+        (&["eval", "--policy", "random", "--shard", "3/2", "--out", "target/x"], "i/N"),
+        (
+            &["eval", "--policy", "random", "--episodes", "2", "--shard", "3/3", "--out", "target/x"],
+            "fewer parts",
+        ),
+        (&["eval", "--policy", "random", "--seeds", "0"], "at least 1"),
+        (&["merge", "no/such/part", "--out", "target/x"], "no/such/part"),
+        (&["compare", "no/such/a", "no/such/b"], "no/such/a"),
+        (&["report", "no/such/run", "-o", "target/x.html"], "no/such/run"),
+        (&["report", "no/such/run", "-o", "target/x.pdf"], ".html or .md"),
         (&["plan", "--policy", "random,oracle"], "one policy"),
         (&["plan", "--policy", "random", "--episode", "1000"], "0 to 199"),
         (&["data", "inspect", "no/such/file.wbs"], "no/such/file.wbs"),
