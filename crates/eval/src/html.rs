@@ -187,7 +187,7 @@ fn describe<'a>(result: &'a ResultDir, rows: &[RowResult], group: usize, seeds: 
     let rate = |rate: &crate::outcome::Rate| {
         json!({
             "n": rate.n, "successes": rate.successes, "rate": rate.rate,
-            "low": rate.interval.low, "high": rate.interval.high,
+            "low": rate.interval.low, "high": rate.interval.high, "text": rate.text(),
         })
     };
     Row {

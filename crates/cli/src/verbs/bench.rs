@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use worldbench_data::Store;
 use worldbench_eval::protocol::Split;
+use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training};
 use worldbench_eval::{
     CollectConfig, EvalOptions, Evaluation, Manifest, Policy, Protocol, RowResult, collect, evaluate,
     gif::write_gif, report::write_markdown, rows::terminal_table,
@@ -18,7 +19,7 @@ use worldbench_train::checkpoint::write_atomic;
 
 use crate::config::{BENCH, COLLECT, ConfigArgs, unknown};
 use crate::learned;
-use crate::output::{Outcome, bar, print};
+use crate::output::{Outcome, bar, command_line, print};
 use crate::policy::load_policy;
 
 /// Run a benchmark: collect data, train the baselines, score them beside floor and ceiling
@@ -67,12 +68,42 @@ struct Model {
     train: String,
     #[serde(default)]
     set: Vec<String>,
+    /// Training seeds, each a model of its own; none for the seed of the training preset.
+    #[serde(default)]
+    seeds: Vec<u64>,
+    /// What its directories are called after the preset: empty, or `-seed1`.
+    #[serde(skip)]
+    suffix: String,
     planners: Vec<String>,
     #[serde(default)]
     solver_set: Vec<String>,
     /// Precision of rollouts, `f32` or `bf16`; named in the row.
     #[serde(default, with = "precision")]
     precision: Precision,
+}
+
+impl Model {
+    /// One model for each of its seeds.
+    fn per_seed(self) -> Vec<Self> {
+        if self.seeds.is_empty() {
+            return vec![self];
+        }
+        let model = |&seed: &u64| {
+            let mut model = self.clone();
+            model.set.push(format!("seed={seed}"));
+            // The first seed, usually 0, keeps the plain name.
+            if Some(&seed) != self.seeds.first() {
+                model.suffix = format!("-seed{seed}");
+            }
+            model
+        };
+        self.seeds.iter().map(model).collect()
+    }
+
+    /// Name of its directories.
+    fn name(&self) -> String {
+        format!("{}{}", self.train, self.suffix)
+    }
 }
 
 /// A precision by its name.
@@ -115,6 +146,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         preset.split.clone_from(split);
     }
     choose(&mut preset, &args.only)?;
+    preset.models = preset.models.into_iter().flat_map(Model::per_seed).collect();
     let name =
         Path::new(&args.preset).file_stem().map_or("bench".into(), |s| s.to_string_lossy().into_owned());
     let protocol = Protocol::find(worldbench_eval::protocol::DEFAULT)?;
@@ -205,6 +237,7 @@ impl Bench {
                 limit: Some(total),
                 resume_dir: Some(&self.directory.join("rows").join(name)),
                 progress: Some(&|now| bar.set_position(now.done as u64)),
+                ..EvalOptions::default()
             },
         )?;
         bar.finish_and_clear();
@@ -216,6 +249,11 @@ impl Bench {
         let directory = self.directory.join("rows").join(name);
         let text = serde_json::to_string_pretty(&row)? + "\n";
         write_atomic(&directory.join("summary.json"), text.as_bytes())?;
+        if !directory.join(PROVENANCE_FILE).is_file() {
+            let weights = row.checkpoint.as_ref().map(|checkpoint| self.directory.join(checkpoint));
+            let training = weights.map_or(Ok(None), |weights| Training::of_checkpoint(&weights))?;
+            Provenance { training, ..Provenance::here(&command_line(), 0) }.save(&directory)?;
+        }
         let episode = evaluation.outcomes.iter().position(|o| o.success && o.steps > 10).unwrap_or(0);
         let picture = directory.join("episode.gif");
         if !picture.exists() {
@@ -269,8 +307,8 @@ impl Bench {
 
     fn train(&self, model: &Model, data: &Path) -> Result<(TrainConfig, PathBuf)> {
         let config = learned::train_config(&model.train, &model.set)?;
-        let target = self.directory.join("checkpoints").join(&model.train);
-        let run = self.directory.join("train").join(&model.train);
+        let target = self.directory.join("checkpoints").join(model.name());
+        let run = self.directory.join("train").join(model.name());
         // The trainer itself knows whether the run is complete; a finished one returns at once.
         let seconds = learned::train(&config, data, &run)?;
         print(format!(
@@ -328,11 +366,12 @@ impl Bench {
         let mut row = RowResult::new(system, &self.protocol.environment, &evaluation, &self.limited(command));
         row.planner = learned::planner_label(planner, precision);
         row.checkpoint = Some(shown);
+        row.train_seed = Some(config.seed);
         learned::describe(config, &model.solver_set, &mut row);
         self.finish(&name, row, &evaluation)
     }
 }
 
 fn row_name(model: &Model, planner: &str) -> String {
-    format!("{}-{}", model.train, learned::file_label(planner, model.precision))
+    format!("{}-{}", model.name(), learned::file_label(planner, model.precision))
 }

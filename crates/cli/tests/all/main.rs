@@ -7,6 +7,7 @@ mod bench;
 mod collect;
 mod eval;
 mod parity;
+mod report;
 mod usage;
 
 use std::path::{Path, PathBuf};

@@ -45,15 +45,18 @@ impl Log {
         };
         for (i, line) in lines.enumerate() {
             let fields: Vec<&str> = line.split(',').collect();
-            if fields.len() != log.columns.len() + 2 {
+            // Validation rows end with metrics that the header, made from the first training row, does not name.
+            let known = log.columns.len() + 2;
+            if fields.len() < known {
                 // A kill may leave half a line at the end.
                 if i + 2 == text.lines().count() {
                     break;
                 }
-                return Err(fail(i + 2, "has another number of fields than the first line"));
+                return Err(fail(i + 2, "has fewer fields than the first line"));
             }
             let number = |text: &str| text.parse::<f64>().ok().filter(|v| v.is_finite());
-            let row = std::iter::once(fields[0]).chain(fields[2..].iter().copied()).map(number).collect();
+            let row =
+                std::iter::once(fields[0]).chain(fields[2..known].iter().copied()).map(number).collect();
             if fields[1] == "train" { log.train.push(row) } else { log.validation.push(row) }
         }
         for rows in [&mut log.train, &mut log.validation] {
@@ -121,7 +124,7 @@ mod tests {
             std::fs::write(dir.path().join("log.csv"), text).unwrap();
             Log::read(dir.path())
         };
-        let log = read("step,split,loss,std\n50,train,0.5,\n50,validation,0.6,1\n100,tra").unwrap();
+        let log = read("step,split,loss,std\n50,train,0.5,\n50,val,0.6,1,7\n100,tra").unwrap();
         assert_eq!(log.columns, ["loss", "std"]);
         assert_eq!(log.train, [[Some(50.0), Some(0.5), None]]);
         assert_eq!(log.validation, [[Some(50.0), Some(0.6), Some(1.0)]]);

@@ -52,7 +52,7 @@ function tableSection(rows) {
 
 function systemsSection(rows) {
   const columns = [
-    { name: "Environment", cell: (r) => [environment(r), r.details && `, ${r.details}`], sort: (r) => r.environmentTitle },
+    { name: "Environment", cell: (r) => [environment(r), r.details && `, ${r.details}`], sort: (r) => r.environmentTitle, wide: true },
     ...[2, 3, 4].map((i) => COLUMNS[i]), { name: "Checkpoint", cell: checkpoint },
   ];
   return data.sections.map((section) => {

@@ -23,7 +23,7 @@ function svg(tag, attributes, ...children) {
 }
 
 const percent = (rate) => (100 * rate).toFixed(1) + " %";
-const rateText = (r) => r.n ? `${percent(r.rate)} [${(100 * r.low).toFixed(1)}, ${(100 * r.high).toFixed(1)}], n = ${r.n}` : "-";
+const rateText = (r) => r.text;
 const secondsText = (s) => s <= 0 ? "-" : s < 0.1 ? s.toFixed(3) : s.toFixed(2);
 const durationText = (s) => s < 120 ? `${Math.round(s)} s` : s < 7200 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`;
 const bytesText = (b) => b >= 2 ** 30 ? `${(b / 2 ** 30).toFixed(1)} GiB` : `${Math.round(b / 2 ** 20)} MiB`;
@@ -61,8 +61,9 @@ function lineChart(series, options) {
   const X = (x) => left + (x - x0) / (x1 - x0) * (W - left - right);
   const Y = (y) => H - bottom - (f(y) - y0) / (y1 - y0) * (H - top - bottom);
   const out = svg("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${options.y} over ${options.x}` });
-  const yTicks = options.log ? ticks(y0, y1, 4).map((t) => 10 ** t) : ticks(y0, y1, 5);
-  for (const t of yTicks) out.append(svg("line", { class: "grid", x1: left, x2: W - right, y1: Y(t), y2: Y(t) }), svg("text", { x: left - 8, y: Y(t) + 4, "text-anchor": "end" }, options.log ? String(+t.toPrecision(2)) : tickText(t)));
+  const decades = (m) => Array.from({ length: 40 }, (_, k) => m.map((v) => v * 10 ** (k - 20))).flat().filter((v) => f(v) >= y0 && f(v) <= y1);
+  const yTicks = !options.log ? ticks(y0, y1, 5) : y1 - y0 > 2.5 ? decades([1]) : decades([1, 2, 5]);
+  for (const t of yTicks) out.append(svg("line", { class: "grid", x1: left, x2: W - right, y1: Y(t), y2: Y(t) }), svg("text", { x: left - 8, y: Y(t) + 4, "text-anchor": "end" }, tickText(t)));
   for (const t of ticks(x0, x1, 6)) out.append(svg("text", { x: X(t), y: H - bottom + 18, "text-anchor": "middle" }, tickText(t)));
   out.append(svg("text", { x: (left + W - right) / 2, y: H - 6, "text-anchor": "middle" }, options.x));
   const path = (points) => {
