@@ -80,6 +80,7 @@ pub struct Comparison {
 }
 
 /// One pair: index, whether its block moves, mean success of A and of B.
+#[derive(Clone)]
 struct Row {
     index: usize,
     block_moved: bool,
@@ -95,7 +96,7 @@ pub fn compare(a: &Side, b: &Side) -> Result<Comparison, EvalError> {
     let rows = pair_up(&sides)?;
     let first = &a.runs[0].row;
     let all = paired(&rows);
-    let moved: Vec<Row> = rows.iter().filter(|row| row.block_moved).map(Row::copy).collect();
+    let moved: Vec<Row> = rows.iter().filter(|row| row.block_moved).cloned().collect();
     let better = |ahead: usize| {
         let indices = rows.iter().filter(|r| r.success[ahead] > r.success[1 - ahead]).map(|r| r.index);
         indices.collect::<Vec<_>>()
@@ -113,12 +114,6 @@ pub fn compare(a: &Side, b: &Side) -> Result<Comparison, EvalError> {
         warnings: warnings(&all, &sides),
         all,
     })
-}
-
-impl Row {
-    fn copy(&self) -> Self {
-        Self { ..*self }
-    }
 }
 
 /// Joins the episodes of both sides by pair.

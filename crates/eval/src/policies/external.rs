@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use worldbench_env::raster::{Filter, Render, Renderer};
+use worldbench_env::raster::{Filter, RESOLUTIONS, Render, Renderer};
 use worldbench_env::{PushT, RenderState, Spec, environment::Environment};
 
 use self::process::Agent;
@@ -24,8 +24,6 @@ use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
 pub const PROTOCOL: u64 = 1;
 /// How long an answer may take unless the user says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
-/// Largest side of frames that an agent may ask for, pixels.
-const LARGEST: usize = 1024;
 /// An action this many times beyond the bounds is taken for a mistake in units.
 const ABSURD: f32 = 100.0;
 
@@ -72,9 +70,9 @@ impl Hello {
                 self.kind, self.protocol
             ));
         }
-        if self.resolution == 0 || self.resolution > LARGEST {
+        if !RESOLUTIONS.contains(&self.resolution) {
             return Err(format!(
-                "it asked for frames of {} pixels; `resolution` must lie in 1..={LARGEST}",
+                "it asked for frames of {} pixels; `resolution` must lie in {RESOLUTIONS:?}",
                 self.resolution
             ));
         }
@@ -324,7 +322,7 @@ impl Episode {
         })?;
         let action = action.map(|a| a as f32);
         let far = ABSURD * PushT::SPEC.action_bounds[1];
-        match action.iter().find(|a| !(a.abs() <= far)) {
+        match action.iter().find(|a| a.is_nan() || a.abs() > far) {
             Some(a) => Err(format!(
                 "its action {a} at step {} is not finite or far out of bounds; 1 means: {}",
                 self.step,
@@ -367,7 +365,7 @@ mod tests {
     use crate::{EvalOptions, Evaluation, evaluate};
 
     const HELLO: &str =
-        r#"{"type":"hello","protocol":1,"name":"t","resolution":8,"inputs":["pixels","proprio","state"]}"#;
+        r#"{"type":"hello","protocol":1,"name":"t","resolution":16,"inputs":["pixels","proprio","state"]}"#;
     const READY: &str = r#"{"type":"ready"}"#;
 
     /// An agent that answers `hello` and `reset` well and then runs `step` for every further line.
@@ -400,7 +398,7 @@ mod tests {
             assert!(outcome.actions.iter().all(|action| *action == [0.25, -0.5]));
             assert_eq!((outcome.plans, outcome.steps), (outcome.actions.len(), outcome.actions.len()));
         }
-        assert!(evaluation.key.settings.contains("name \"t\", resolution 8"), "{}", evaluation.key.settings);
+        assert!(evaluation.key.settings.contains("name \"t\", resolution 16"), "{}", evaluation.key.settings);
     }
 
     #[test]
