@@ -358,7 +358,8 @@ impl Drop for Episode {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use crate::protocol::{Protocol, Split};
