@@ -41,6 +41,8 @@ pub struct Loaded {
     pub policy: Box<dyn Policy>,
     /// The planner's label and the checkpoint, for a learned policy.
     pub learned: Option<(String, String)>,
+    /// The environment that a learned policy was trained on.
+    pub trained_on: Option<String>,
 }
 
 /// The policies that need no checkpoint, in table order.
@@ -58,13 +60,19 @@ impl PolicyArgs {
         let mut all: Vec<Loaded> = self.policy.iter().map(|name| load_policy(name)).collect::<Result<_>>()?;
         if let Some(directory) = &self.checkpoint {
             let rollouts = RolloutOptions { precision: self.precision, memory: self.max_memory };
-            let (system, policy) = learned::load(directory, &self.planner, &self.set, rollouts)?;
+            let (system, policy, env) = learned::load(directory, &self.planner, &self.set, rollouts)?;
             let label = learned::planner_label(&self.planner, self.precision);
             let labels = (label, directory.display().to_string());
-            all.push(Loaded { system, policy: Box::new(policy), learned: Some(labels) });
+            let (policy, learned) = (Box::new(policy), Some(labels));
+            all.push(Loaded { system, policy, learned, trained_on: Some(env) });
         }
         Ok(all)
     }
+}
+
+/// The environment that any of these was trained on.
+pub fn trained_on(policies: &[Loaded]) -> Option<&str> {
+    policies.iter().find_map(|loaded| loaded.trained_on.as_deref())
 }
 
 /// The policy called `name`.
@@ -78,5 +86,5 @@ pub fn load_policy(name: &str) -> Result<Loaded> {
         System::Weak => Box::new(Baseline::Weak),
         _ => Box::new(Oracle::default()),
     };
-    Ok(Loaded { system: *system, policy, learned: None })
+    Ok(Loaded { system: *system, policy, learned: None, trained_on: None })
 }
