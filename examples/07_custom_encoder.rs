@@ -20,19 +20,15 @@ impl FrozenEncoder for ColourGrid {
     fn name(&self) -> &str {
         "colour-grid"
     }
-
     fn image_size(&self) -> usize {
         SIDE
     }
-
     fn tokens(&self) -> usize {
         CELLS * CELLS
     }
-
     fn width(&self) -> usize {
         3
     }
-
     fn encode(&self, frames: &[&[u8]], out: &mut [f32]) -> Result<(), Error> {
         let cell = SIDE / CELLS;
         out.fill(0.0);

@@ -296,7 +296,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::{Baseline, EpisodePolicy, protocol::Split};
+    use crate::{Baseline, EpisodePolicy};
 
     fn protocol() -> Protocol {
         Protocol::find("held-out", "push_t").unwrap()
