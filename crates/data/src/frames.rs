@@ -9,15 +9,24 @@ use crate::{
 /// Turns rows into frames, with one renderer that is rebuilt only when the factors change.
 pub struct FrameSource {
     spec: FrameSpec,
-    /// The renderer, and what it draws.
-    camera: Option<(DomainRef, Scene, Box<dyn Camera>)>,
+    eye: Option<Eye>,
+}
+
+/// A renderer and what it draws.
+struct Eye {
+    env: DomainRef,
+    /// The factors of the latest frame.
+    factors: Scene,
+    /// Those of them that show.
+    visible: Scene,
+    camera: Box<dyn Camera>,
 }
 
 impl FrameSource {
     /// A source of frames of the given size.
     #[must_use]
     pub fn new(spec: FrameSpec) -> Self {
-        Self { spec, camera: None }
+        Self { spec, eye: None }
     }
 
     /// Writes the frame of `row` into `out`, `[R, R, 3]` bytes: the stored one where the episode has pixels,
@@ -57,13 +66,19 @@ impl FrameSource {
         out: &mut [u8],
     ) -> Result<()> {
         let fault = |e: RasterError| DataError::Env { episode, reason: e.to_string() };
-        let factors = env.visible(factors);
-        let camera = match self.camera.take() {
-            Some((drawn_in, drawn, camera)) if drawn_in == env && drawn == factors => camera,
-            _ => env.camera(&factors, self.spec.resolution, self.spec.filter).map_err(fault)?,
+        let eye = match self.eye.take() {
+            Some(eye) if eye.env == env && eye.factors == *factors => eye,
+            other => {
+                let visible = env.visible(factors);
+                let camera = match other.filter(|eye| eye.env == env && eye.visible == visible) {
+                    Some(eye) => eye.camera,
+                    None => env.camera(&visible, self.spec.resolution, self.spec.filter).map_err(fault)?,
+                };
+                Eye { env, factors: factors.clone(), visible, camera }
+            }
         };
-        let (_, _, camera) = self.camera.insert((env, factors, camera));
-        camera.shoot(state, out).map_err(fault)
+        let eye = self.eye.insert(eye);
+        eye.camera.shoot(state, out).map_err(fault)
     }
 }
 

@@ -368,7 +368,7 @@ mod tests {
         assert!(legal([60.0, 150.0], [64.0, 155.0]) && legal([98.0, 49.0], [126.0, 49.0]));
         assert!(legal([112.0, 40.0], [112.0, 60.0]) && legal([106.0, 70.0], [103.0, 70.0]));
         assert!(!legal([98.0, 150.0], [126.0, 150.0]), "through the wall");
-        assert!(!legal([104.0, 66.0], [109.0, 61.0]), "around a corner of the door");
+        assert!(!legal([104.0, 68.0], [109.0, 63.0]), "around a corner of the door");
         assert!(!legal([112.0, 64.0], [124.5, 69.0]), "thrown out of the door");
         let sides = [[60.0, 112.0], [164.0, 112.0]];
         assert!(TwoRoom::hard(&f, &sides[0], &sides[1]) && !TwoRoom::hard(&f, &sides[0], &sides[0]));

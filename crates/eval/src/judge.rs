@@ -47,6 +47,12 @@ impl Limits {
         Ok(())
     }
 
+    /// How much nearer than `distance`, the environment's own, an episode must come: 1 where it need not.
+    #[must_use]
+    pub fn share_of(&self, distance: f64) -> f64 {
+        self.distance.map_or(1.0, |limit| (limit / distance).min(1.0))
+    }
+
     /// Env steps in which a recording of `steps` steps can succeed: to its end, then as long as must be held.
     #[must_use]
     pub(crate) fn replay_steps(&self, steps: usize) -> usize {

@@ -7,7 +7,7 @@
 use worldbench_core::Stream;
 use worldbench_env::{Look, Scene, Simulation};
 
-use crate::{EvalError, Pair};
+use crate::{EvalError, Limits, Pair};
 
 /// What the environment shows before each step.
 ///
@@ -43,6 +43,8 @@ pub struct EpisodeContext<'a> {
     pub seed: u64,
     /// Most env steps the episode may take.
     pub budget: usize,
+    /// How success is judged, for policies that know the true distance.
+    pub limits: Limits,
     /// Start, goal and the recorded actions. Only the data-replay row may read the actions.
     pub pair: &'a Pair,
     /// What is to be reached.

@@ -266,7 +266,6 @@ impl Protocol {
     /// When it is empty, not valid, or made for another environment or goal offset.
     pub fn check(&self, manifest: &Manifest) -> Result<(), EvalError> {
         let error = |message: String| EvalError::Manifest { name: manifest.split.clone(), message };
-        manifest.verify(&manifest.split)?;
         if manifest.pairs.is_empty() {
             return Err(error("holds no pairs; give a manifest that has some".into()));
         }
@@ -276,6 +275,7 @@ impl Protocol {
                 manifest.environment, self.name, self.environment
             )));
         }
+        manifest.verify(&manifest.split)?;
         if manifest.goal_offset() != self.goal_offset {
             return Err(error(format!(
                 "has goals {} steps ahead, but protocol {} wants {}",

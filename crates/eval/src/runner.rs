@@ -195,6 +195,7 @@ pub fn run_episode(
         index,
         seed,
         budget: protocol.budget,
+        limits: protocol.limits,
         pair,
         goal: &goal,
         env: env.clone(),

@@ -207,9 +207,9 @@ fn rank_correlation(subject: &Subject, protocol: &Protocol, pairs: &[Pair]) -> R
         let env = reset(domain, &scene, &pair.start, &pair.goal)?;
         let goal = goal_at(domain, &scene, &pair.goal)?;
         let seen = (env.look(), domain.spec().proprioception(&env.state()));
-        let budget = protocol.budget;
+        let (budget, limits, stream_copy) = (protocol.budget, protocol.limits, stream.clone());
         let context =
-            EpisodeContext { index, seed: 0, budget, pair, goal: &goal, env, stream: stream.clone() };
+            EpisodeContext { index, seed: 0, budget, limits, pair, goal: &goal, env, stream: stream_copy };
         let fail = |message: String| failed("diagnose", index, message);
         let mut problem = Problem::new(subject, &context).map_err(fail)?;
         let swap = Swap { subject: subject.clone(), dynamics: Part::Learned, cost: Part::Learned };

@@ -65,7 +65,8 @@ impl Policy for Oracle {
 
     fn begin(&self, context: EpisodeContext) -> Result<Box<dyn EpisodePolicy>, EvalError> {
         Ok(Box::new(OracleEpisode {
-            planner: OraclePlanner::new(self.config.clone(), context.stream),
+            planner: OraclePlanner::new(self.config.clone(), context.stream)
+                .within(context.limits.share_of(context.env.domain().spec().success_distance)),
             env: context.env,
             left: context.budget,
             queue: Vec::new(),
@@ -113,6 +114,8 @@ pub struct OraclePlanner {
     config: OracleConfig,
     stream: Stream,
     plans: usize,
+    /// A plan succeeds when its cost is below this.
+    success: f64,
 }
 
 /// A candidate's knots, flat, and what became of it.
@@ -128,7 +131,13 @@ impl OraclePlanner {
     /// A planner whose candidates are drawn from `stream`.
     #[must_use]
     pub fn new(config: OracleConfig, stream: Stream) -> Self {
-        Self { config, stream, plans: 0 }
+        Self { config, stream, plans: 0, success: 1.0 }
+    }
+
+    /// Counts a plan as a success only within this share of the environment's own distance.
+    #[must_use]
+    pub fn within(self, share: f64) -> Self {
+        Self { success: share * share, ..self }
     }
 
     /// Actions to execute next, at least one: all of a plan that succeeds, or the beginning of the best failure.
@@ -143,12 +152,12 @@ impl OraclePlanner {
             if best.as_ref().is_none_or(|b| found.cost < b.cost) {
                 best = Some(found);
             }
-            if best.as_ref().is_some_and(|b| b.cost < 1.0) {
+            if best.as_ref().is_some_and(|b| b.cost < self.success) {
                 break;
             }
         }
         let Some(best) = best else { return vec![[0.0; 2]] };
-        let steps = if best.cost < 1.0 { best.steps } else { best.steps.min(self.config.receding) };
+        let steps = if best.cost < self.success { best.steps } else { best.steps.min(self.config.receding) };
         (0..steps.max(1)).map(|t| self.action(&best.knots, t)).collect()
     }
 
@@ -174,7 +183,7 @@ impl OraclePlanner {
             if candidates[0].cost < best.cost {
                 best = candidates[0].clone();
             }
-            if best.cost < 0.7 {
+            if best.cost < 0.7 * self.success {
                 break;
             }
             let elites = &candidates[..config.elites.min(candidates.len())];
