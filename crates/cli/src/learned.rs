@@ -128,19 +128,20 @@ pub fn export(run: &Path, target: &Path, card: &str) -> Result<()> {
     Ok(write_atomic(&target.join("card.md"), card.as_bytes())?)
 }
 
-/// The checkpoint in `directory` with a planner, and what its rows are labelled.
+/// The checkpoint in `directory` with a planner, what its rows are labelled, and the environment it was trained on.
 pub fn load(
     directory: &Path,
     planner: &str,
     sets: &[String],
     rollouts: RolloutOptions,
-) -> Result<(System, Planner)> {
+) -> Result<(System, Planner, String)> {
     let config = planner_config(planner, sets)?;
-    let worldbench_train::Loaded { model, method, .. } = worldbench_train::load_with(directory, rollouts)?;
+    let loaded = worldbench_train::load_with(directory, rollouts)?;
+    let worldbench_train::Loaded { model, method, environment, .. } = loaded;
     let name = format!("{}-{}", method.name(), file_label(planner, rollouts.precision));
     let hash = file_hash(&directory.join("model.safetensors"))?;
     let system = system(method).context("a frozen encoder is no world model")?;
-    Ok((system, config.build(name, hash, model)?))
+    Ok((system, config.build(name, hash, model)?, environment))
 }
 
 /// The row's system for a method; none for pretraining.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use worldbench_env::DomainRef;
 use worldbench_eval::policies::{External, Oracle, external};
 use worldbench_eval::provenance::Training;
 use worldbench_eval::{Baseline, Policy, RowResult, System};
@@ -12,6 +13,7 @@ use worldbench_models::planning::RolloutOptions;
 
 use crate::config::unknown;
 use crate::learned;
+use crate::pairs::PairArgs;
 
 /// Flags that choose what acts.
 #[derive(Debug, clap::Args)]
@@ -58,6 +60,8 @@ pub struct Loaded {
     pub training: Option<Training>,
     /// What a reader should know.
     pub notes: Vec<String>,
+    /// The environment that a learned policy was trained on.
+    pub trained_on: Option<String>,
 }
 
 impl Loaded {
@@ -70,6 +74,7 @@ impl Loaded {
             checkpoint: None,
             training: None,
             notes: Vec::new(),
+            trained_on: None,
         }
     }
 
@@ -93,31 +98,33 @@ const NAMES: [(&str, System); 5] = [
 ];
 
 impl PolicyArgs {
-    /// Everything that was asked for, in the order given.
-    pub fn load(&self) -> Result<Vec<Loaded>> {
+    /// Everything that was asked for, in the order given; an agent is told the environment of `pairs`.
+    pub fn load(&self, pairs: &PairArgs) -> Result<Vec<Loaded>> {
         let mut all: Vec<Loaded> = self.policy.iter().map(|name| load_policy(name)).collect::<Result<_>>()?;
         if let Some(directory) = &self.checkpoint {
             let rollouts = RolloutOptions { precision: self.precision, memory: self.max_memory };
-            let (system, policy) = learned::load(directory, &self.planner, &self.set, rollouts)?;
+            let (system, policy, env) = learned::load(directory, &self.planner, &self.set, rollouts)?;
             all.push(Loaded {
                 planner: learned::planner_label(&self.planner, self.precision),
                 checkpoint: Some(directory.display().to_string()),
                 training: Training::of_checkpoint(directory)?,
+                trained_on: Some(env),
                 ..Loaded::new(system, Box::new(policy))
             });
         }
         if let Some(command) = &self.policy_cmd {
-            all.push(self.external(command)?);
+            let env = pairs.environment(trained_on(&all))?;
+            all.push(self.external(command, env)?);
         }
         Ok(all)
     }
 
-    fn external(&self, command: &str) -> Result<Loaded> {
+    fn external(&self, command: &str, env: DomainRef) -> Result<Loaded> {
         let timeout = Duration::try_from_secs_f64(self.policy_timeout).ok().filter(|time| !time.is_zero());
         let Some(timeout) = timeout else {
             bail!("--policy-timeout {}: give a number of seconds above 0", self.policy_timeout);
         };
-        let agent = External::start(command, timeout)?;
+        let agent = External::start(command, timeout, env)?;
         Ok(Loaded {
             planner: agent.agent_name().to_string(),
             variant: command.to_string(),
@@ -125,6 +132,11 @@ impl PolicyArgs {
             ..Loaded::new(System::External, Box::new(agent))
         })
     }
+}
+
+/// The environment that any of these was trained on.
+pub fn trained_on(policies: &[Loaded]) -> Option<&str> {
+    policies.iter().find_map(|loaded| loaded.trained_on.as_deref())
 }
 
 /// The policy called `name`.

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::provenance::{Provenance, Training};
-use crate::report::{BUDGET_NOTE, bound, environment_title};
-use crate::rows::tail;
+use crate::report::{BUDGET_NOTE, bound, environment_title, hard_notes};
+use crate::rows::{hard_label, tail};
 use crate::sections::{FURTHER, INVERSE_Q, INVERSE_Q_ABOUT, MAIN, Section};
 use crate::seeds::{self, SeedGroup};
 use crate::{EpisodeOutcome, EvalError, ResultDir, RowResult, System};
@@ -40,6 +40,10 @@ struct Data<'a> {
     scenes: Vec<Scene>,
     sections: Vec<Value>,
     budget_note: &'static str,
+    /// What the column of hard pairs is called.
+    hard: &'static str,
+    /// What the hard pairs of each environment are.
+    hard_notes: Vec<String>,
     made: &'a Provenance,
 }
 
@@ -87,7 +91,6 @@ struct Row<'a> {
 /// The episodes of a row.
 #[derive(Serialize)]
 struct Episodes {
-    scene: usize,
     list: Vec<Episode>,
 }
 
@@ -96,9 +99,11 @@ struct Episodes {
 struct Episode {
     /// Index of the pair.
     i: usize,
+    /// Index of its scene.
+    c: usize,
     /// Success.
     s: bool,
-    /// The block must move.
+    /// One of the hard pairs, e.g. the block must move.
     m: bool,
     /// Steps taken.
     t: usize,
@@ -164,10 +169,8 @@ fn data<'a>(results: &'a [ResultDir], made: &'a Provenance, kept: usize) -> Resu
             row.settings = Some(key.settings.as_str()).filter(|settings| !settings.is_empty());
             row.costs = curves::costs(outcomes);
             row.distances = curves::distances(outcomes);
-            row.episodes = scene_index(&mut scenes, &result.row.environment).map(|scene| Episodes {
-                scene,
-                list: outcomes.iter().take(kept).map(|outcome| pack(outcome, &scenes[scene])).collect(),
-            });
+            row.episodes =
+                episodes(&mut scenes, &result.row.environment, &outcomes[..kept.min(outcomes.len())]);
         }
         drawn.push(row);
     }
@@ -178,6 +181,8 @@ fn data<'a>(results: &'a [ResultDir], made: &'a Provenance, kept: usize) -> Resu
         scenes,
         sections: sections(),
         budget_note: BUDGET_NOTE,
+        hard: hard_label(&rows),
+        hard_notes: hard_notes(&rows),
         made,
     })
 }
@@ -240,16 +245,26 @@ fn log_index<'a>(logs: &mut Vec<(&'a Path, Log)>, dir: &'a Path) -> Result<usize
     Ok(logs.len() - 1)
 }
 
-/// Index of the environment's scene; none when it cannot be drawn.
-fn scene_index(scenes: &mut Vec<Scene>, environment: &str) -> Option<usize> {
-    if let Some(known) = scenes.iter().position(|scene| scene.environment == environment) {
+/// The episodes of a row; none when the environment cannot be drawn.
+fn episodes(scenes: &mut Vec<Scene>, environment: &str, outcomes: &[EpisodeOutcome]) -> Option<Episodes> {
+    let pack_one = |outcome| {
+        let scene = scene_index(scenes, environment, outcome)?;
+        Some(pack(outcome, scene, &scenes[scene]))
+    };
+    Some(Episodes { list: outcomes.iter().map(pack_one).collect::<Option<_>>()? })
+}
+
+/// Index of an episode's scene.
+fn scene_index(scenes: &mut Vec<Scene>, environment: &str, outcome: &EpisodeOutcome) -> Option<usize> {
+    let same = |scene: &Scene| scene.environment == environment && scene.changes == outcome.factors;
+    if let Some(known) = scenes.iter().position(same) {
         return Some(known);
     }
-    scenes.push(Scene::of(environment)?);
+    scenes.push(Scene::of(environment, &outcome.factors)?);
     Some(scenes.len() - 1)
 }
 
-fn pack(outcome: &EpisodeOutcome, scene: &Scene) -> Episode {
+fn pack(outcome: &EpisodeOutcome, index: usize, scene: &Scene) -> Episode {
     let scaled = |value: f64, c: usize| (value * scene.scales[c]).round() as i64;
     let values = 0..scene.scales.len();
     let column = |c: usize| {
@@ -262,6 +277,7 @@ fn pack(outcome: &EpisodeOutcome, scene: &Scene) -> Episode {
     };
     Episode {
         i: outcome.index,
+        c: index,
         s: outcome.success,
         m: outcome.block_moved,
         t: outcome.steps,

@@ -5,9 +5,11 @@
 
 use std::{collections::BTreeSet, fmt::Write, path::Path};
 
+use worldbench_env::{Subset, domain, environment::ALL};
+
 use crate::{
     EvalError, RowResult, System,
-    rows::{seconds, tail},
+    rows::{hard_label, seconds, tail},
     sections::{FURTHER, INVERSE_Q, INVERSE_Q_ABOUT, MAIN, Section},
     seeds,
 };
@@ -64,9 +66,13 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
         out.push_str("No row: this system is not built yet, or its cell has not been run.\n");
         return;
     }
-    out.push_str(
-        "| Environment | Success rate [95 % interval], n | Block-moved | Floor / ceiling | Checkpoint |\n\
-         |---|---|---|---|---|\n",
+    push(
+        out,
+        format_args!(
+            "| Environment | Success rate [95 % interval], n | {} | Floor / ceiling | Checkpoint |\n\
+             |---|---|---|---|---|\n",
+            capital(hard_label(rows))
+        ),
     );
     for row in own {
         let checkpoint = match &row.checkpoint {
@@ -97,8 +103,7 @@ fn environment_link(environment: &str) -> String {
 
 /// The environment's name in tables.
 pub(crate) fn environment_title(name: &str) -> &str {
-    let known = worldbench_env::environment::ALL.iter().find(|spec| spec.name == name);
-    known.map_or(name, |spec| spec.title)
+    domain::find(name).map_or(name, |env| env.spec().title)
 }
 
 /// Random floor and oracle ceiling on the same pairs.
@@ -122,9 +127,13 @@ fn overview(out: &mut String, rows: &[RowResult]) {
         out.push_str("\nNo row has been run yet.\n");
         return;
     }
-    out.push_str(
-        "\n| Row | Environment | Success rate [95 % interval], n | Block-moved | Seconds per plan | Protocol |\n\
-         |---|---|---|---|---|---|\n",
+    push(
+        out,
+        format_args!(
+            "\n| Row | Environment | Success rate [95 % interval], n | {} | Seconds per plan | Protocol |\n\
+             |---|---|---|---|---|---|\n",
+            capital(hard_label(rows))
+        ),
     );
     for row in sorted(rows) {
         push(
@@ -187,15 +196,33 @@ fn seed_section(out: &mut String, rows: &[RowResult]) {
     }
 }
 
+/// What the hard pairs of each environment of the rows are; of all environments when there are no rows.
+pub(crate) fn hard_notes(rows: &[RowResult]) -> Vec<String> {
+    let shown =
+        ALL.iter().filter(|env| rows.is_empty() || rows.iter().any(|row| row.environment == env.name));
+    let note = |env: &worldbench_env::Spec| {
+        let Subset { name, about, .. } = env.hard;
+        format!(
+            "{}, {}: only the pairs in which {about}; the others are easily won.",
+            env.title,
+            capital(name)
+        )
+    };
+    shown.map(note).collect()
+}
+
 fn reference_section(out: &mut String, rows: &[RowResult]) {
     out.push_str(
         "\n## How to read the numbers\n\n\
-         * The interval is Wilson's 95 % score interval over the n episodes.\n\
-         * *Block-moved* counts only the pairs whose block moves more than 10 px or 10 degrees; the others are won \
-         by moving the agent alone.\n\
-         * Floor: *random*, uniform actions. Ceiling: *oracle*, planning with the true simulator and the true \
+         * The interval is Wilson's 95 % score interval over the n episodes.\n",
+    );
+    for note in hard_notes(rows) {
+        push(out, format_args!("* {note}\n"));
+    }
+    out.push_str(
+        "* Floor: *random*, uniform actions. Ceiling: *oracle*, planning with the true simulator and the true \
          distance on the same pairs. *No-op* does nothing; *data replay* repeats the recorded actions and shows \
-         that the pairs can be solved; *weak* is the collection policy, which sees the block's pose.\n\
+         that the pairs can be solved; *weak* is the collection policy, which in Push-T sees the block's pose.\n\
          * Rows with equal protocol hashes were run on the same pairs under the same rules.\n",
     );
     let hashes: BTreeSet<&str> = rows.iter().map(|row| row.protocol_hash.as_str()).collect();
@@ -230,6 +257,12 @@ fn sorted(rows: &[RowResult]) -> Vec<&RowResult> {
     let mut sorted: Vec<&RowResult> = rows.iter().collect();
     sorted.sort_by_key(|row| row.system);
     sorted
+}
+
+/// `Block-moved` for `block-moved`.
+fn capital(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Text that cannot break out of its table cell.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use worldbench_env::domain;
 
 use crate::{EvalError, Evaluation, Score};
 
@@ -162,7 +163,7 @@ pub fn terminal_table(rows: &[RowResult]) -> String {
         "row".to_string(),
         "environment".into(),
         "success [95 % interval], n".into(),
-        "block-moved".into(),
+        hard_label(rows).into(),
         "s/plan".into(),
         "protocol".into(),
     ]];
@@ -203,6 +204,13 @@ pub fn terminal_table(rows: &[RowResult]) -> String {
 pub(crate) fn tail(row: &RowResult) -> String {
     let parts = [row.planner.as_str(), row.variant.as_str()];
     parts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+/// What to call the column of hard pairs: by its name in the environment, if all rows are of one.
+pub(crate) fn hard_label(rows: &[RowResult]) -> &'static str {
+    let name = |row: &RowResult| domain::find(&row.environment).map(|env| env.spec().hard.name);
+    let first = rows.first().and_then(name);
+    first.filter(|_| rows.iter().all(|row| name(row) == first)).unwrap_or("hard pairs")
 }
 
 /// Seconds with two significant digits, `-` for none.

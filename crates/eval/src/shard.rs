@@ -256,7 +256,7 @@ mod tests {
     /// Runs part `shard` of random on the first 7 pairs of `dev`.
     fn part(root: &Path, name: &str, shard: &str, seed: u64, threads: usize) -> PathBuf {
         let dir = root.join(name);
-        let protocol = Protocol::find("held-out").unwrap();
+        let protocol = Protocol::find("held-out", "push_t").unwrap();
         let manifest = protocol.manifest(Split::Dev).unwrap();
         let shard: Option<Shard> = (!shard.is_empty()).then(|| shard.parse().unwrap());
         let options = EvalOptions {

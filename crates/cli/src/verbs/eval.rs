@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use worldbench_env::{DomainRef, domain};
 use worldbench_eval::{
     EvalOptions, Evaluation, Manifest, Protocol, Provenance, RowResult, evaluate,
     gif::write_gif,
@@ -15,12 +16,13 @@ use worldbench_eval::{
 use crate::{
     output::{Outcome, bar, command_line, command_words, print, print_json, quoted},
     pairs::PairArgs,
-    policy::{Loaded, PolicyArgs},
+    policy::{Loaded, PolicyArgs, trained_on},
 };
 
 /// Score policies on the pairs of a protocol
 ///
-/// Prints the success rate with n and its Wilson 95 % interval, the same for the pairs whose block moves, and the
+/// Prints the success rate with n and its Wilson 95 % interval, the same for the pairs that are not easily won (in Push-T
+/// those whose block moves, in Two-Room those that change rooms), and the
 /// hash over protocol and pairs: scores with equal hashes are comparable. The result does not depend on the number
 /// of threads, nor on how often the run was stopped and started again.
 #[derive(Debug, clap::Args)]
@@ -32,6 +34,7 @@ Examples:
   worldbench eval --policy random --seeds 3
   worldbench eval --policy oracle --shard 2/8 --out parts/2
   worldbench eval --policy-cmd 'python3 examples/agent.py' --out results/mine
+  worldbench eval --env two-room --policy random,oracle
   worldbench eval --policy random --protocol swm-v1 --data demos.wbs")]
 pub struct Args {
     #[command(flatten)]
@@ -67,8 +70,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let (protocol, manifest) = args.pairs.resolve()?;
-    let policies = args.policy.load()?;
+    let policies = args.policy.load(&args.pairs)?;
+    let (protocol, manifest) = args.pairs.resolve(trained_on(&policies))?;
     let total = args.episodes.unwrap_or(usize::MAX).min(manifest.pairs.len());
     if total == 0 {
         bail!("--episodes 0 leaves nothing to run; give at least 1");
@@ -167,7 +170,7 @@ fn one(
     let mut row = RowResult::new(loaded.system, &protocol.environment, &evaluation, &command);
     loaded.label(&mut row);
     row.notes.extend(protocol.remark().map(str::to_string));
-    pictures(args, &evaluation, dir)?;
+    pictures(args, protocol.env()?, &evaluation, dir)?;
     if let Some(dir) = dir {
         let provenance = Provenance {
             training: loaded.training.clone(),
@@ -225,14 +228,14 @@ fn row_command(seed: u64) -> String {
     quoted(words)
 }
 
-fn pictures(args: &Args, evaluation: &Evaluation, dir: Option<&Path>) -> Result<()> {
+fn pictures(args: &Args, env: DomainRef, evaluation: &Evaluation, dir: Option<&Path>) -> Result<()> {
     for &episode in &args.gif {
         let name = match dir {
             Some(dir) => dir.join(format!("episode-{episode:03}.gif")),
             None => PathBuf::from(format!("{}-{episode:03}.gif", evaluation.key.policy)),
         };
         let outcome = evaluation.outcomes.iter().find(|outcome| outcome.index == episode);
-        write_gif(&name, outcome.context("the episode was not run")?)?;
+        write_gif(&name, env, outcome.context("the episode was not run")?)?;
         if !args.json {
             print(format!("wrote {}", name.display()))?;
         }
@@ -244,6 +247,7 @@ fn pictures(args: &Args, evaluation: &Evaluation, dir: Option<&Path>) -> Result<
 fn report(args: &Args, rows: &[RowResult]) -> String {
     let [row] = rows else { return terminal_table(rows).trim_end().to_string() };
     let score = &row.score;
+    let hard = domain::find(&row.environment).map_or("hard pairs", |env| env.spec().hard.name);
     let mut lines = vec![
         format!(
             "{} on {}, protocol {}/{} {}, seed {}",
@@ -255,7 +259,7 @@ fn report(args: &Args, rows: &[RowResult]) -> String {
             row.seed
         ),
         format!("success      {}", score.all.text()),
-        format!("block-moved  {}", score.block_moved.text()),
+        format!("{hard:<12} {}", score.block_moved.text()),
         format!("steps        {:.1} on average", score.mean_steps),
     ];
     if score.seconds_per_plan > 0.0 {
@@ -270,6 +274,9 @@ fn report(args: &Args, rows: &[RowResult]) -> String {
 fn reference_command(args: &Args, row: &RowResult) -> String {
     let PairArgs { protocol, data, .. } = &args.pairs;
     let mut command = "worldbench eval --policy random,no-op,replay,oracle".to_string();
+    if domain::all()[0].spec().name != row.environment {
+        command += &format!(" --env {}", row.environment);
+    }
     if protocol != worldbench_eval::protocol::DEFAULT {
         command += &format!(" --protocol {protocol}");
     }

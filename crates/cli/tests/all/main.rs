@@ -6,8 +6,10 @@
 mod bench;
 mod collect;
 mod eval;
+mod examples;
 mod parity;
 mod report;
+mod two_room;
 mod usage;
 
 use std::path::{Path, PathBuf};

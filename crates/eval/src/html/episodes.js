@@ -59,14 +59,14 @@ function openEpisode(row, index) {
   const at = row.episodes.list.findIndex((e) => e.i === index);
   if (at < 0) return;
   Object.assign(viewer, { row, at, time: 0 });
-  const scene = data.scenes[row.episodes.scene], episode = viewed();
+  const episode = viewed(), scene = data.scenes[episode.c];
   Object.assign(viewer, { scene, states: unpack(episode, scene), goal: goalOf(episode, scene) });
   const select = $("viewer-row");
   select.replaceChildren(...data.rows.filter((r) => r.episodes && r.hash === row.hash && r.episodes.list.some((e) => e.i === index))
     .map((r) => h("option", { value: r.id, selected: r === row }, r.name)));
   $("viewer-title").textContent = `Pair ${index}`;
   const won = episode.s ? h("span", { class: "won-text" }, `Success after ${episode.t} steps`) : h("span", { class: "lost-text" }, `No success in ${episode.t} steps`);
-  $("viewer-verdict").replaceChildren(won, episode.m ? " \u00b7 the block must move" : "");
+  $("viewer-verdict").replaceChildren(won, episode.m ? ` \u00b7 ${data.hard}` : "");
   $("viewer-slider").max = viewer.states.length - 1;
   $("canvas").setAttribute("aria-label", `Animation of pair ${index} by ${row.name}`);
   if (!$("viewer").open) $("viewer").showModal();
@@ -143,8 +143,8 @@ const FILTERS = {
   all: ["all episodes", () => true],
   won: ["solved", (e) => e.s],
   lost: ["not solved", (e) => !e.s],
-  moved: ["block must move", (e) => e.m],
-  still: ["block may stay", (e) => !e.m],
+  moved: [data.hard, (e) => e.m],
+  still: [`not ${data.hard}`, (e) => !e.m],
 };
 
 /** The episodes section: a row, which of its episodes, and a grid that the arrow keys walk. */
@@ -192,6 +192,6 @@ function episodesSection(rows) {
     h("p", { class: "sub" }, "One cell per start and goal. Click it, or walk with the arrow keys and press Enter, to see the episode."),
     h("div", { class: "controls" }, h("label", {}, h("span", {}, "Row"), rowSelect), h("label", {}, h("span", {}, "Show"), filter), h("label", {}, h("span", {}, "Compared with"), other)),
     said, cells,
-    h("div", { class: "legend" }, h("span", {}, h("i", { class: "key won" }), "solved"), h("span", {}, h("i", { class: "key lost" }), "not solved"), h("span", {}, h("i", { class: "key moved" }), "block must move")),
+    h("div", { class: "legend" }, h("span", {}, h("i", { class: "key won" }), "solved"), h("span", {}, h("i", { class: "key lost" }), "not solved"), h("span", {}, h("i", { class: "key moved" }), data.hard)),
   ];
 }

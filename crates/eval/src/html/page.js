@@ -14,7 +14,7 @@ const COLUMNS = [
   { name: "Row", cell: rowName, sort: (r) => r.name, wide: true },
   { name: "Environment", cell: environment, sort: (r) => r.environmentTitle, tight: true },
   { name: "Success rate [95 % interval], n", cell: (r) => rateText(r.all), sort: (r) => r.all.rate, tight: true },
-  { name: "Block-moved", cell: (r) => rateText(r.moved), sort: (r) => r.moved.rate, tight: true },
+  { name: data.hard[0].toUpperCase() + data.hard.slice(1), cell: (r) => rateText(r.moved), sort: (r) => r.moved.rate, tight: true },
   { name: "Floor / ceiling", cell: bounds, tight: true },
   { name: "Seconds per plan", cell: (r) => secondsText(r.secondsPerPlan), sort: (r) => r.secondsPerPlan, tight: true },
   { name: "Seeds", cell: seedText, tight: true },
@@ -46,7 +46,7 @@ function tableSection(rows) {
   const hashes = new Set(rows.map(GROUP)).size;
   return [
     makeTable(COLUMNS, rows, { name: "All rows" }),
-    h("p", { class: "hint" }, "Block-moved counts only the pairs whose block moves more than 10 px or 10 degrees. ", hashes > 1 && `These rows belong to ${hashes} sets of pairs; compare within one only. `, "An interval covers the choice of pairs, not the spread between training seeds."),
+    h("p", { class: "hint" }, data.hardNotes.join(" ") + " ", hashes > 1 && `These rows belong to ${hashes} sets of pairs; compare within one only. `, "An interval covers the choice of pairs, not the spread between training seeds."),
   ];
 }
 
@@ -99,7 +99,7 @@ function planningSection(rows) {
     card("Cost over iterations", "Best candidate of each iteration, relative to the first; median over plans, band: quartiles.", costs,
       () => lineChart(costs.map((row) => ({ points: row.costs.map(([, m], k) => [k + 1, m]), band: row.costs.map(([a, , b], k) => [k + 1, a, b]), colour: colour(row), name: row.name })), { x: "iteration", y: "relative cost" }),
       "Costs were not recorded in these runs; runs of this version and later record them."),
-    card("Distance over time", "Agent and block to the goal, px; median over episodes, band: quartiles. Finished episodes keep their last distance.", distances,
+    card("Distance over time", "To the goal as success is judged, px; median over episodes, band: quartiles. Finished episodes keep their last distance.", distances,
       () => lineChart(distances.map((row) => ({ points: row.distances.map(([, m], k) => [k, m]), band: row.distances.map(([a, , b], k) => [k, a, b]), colour: colour(row), name: row.name })), { x: "env step", y: "distance, px" }),
       "No episodes are kept beside these rows."))];
 }

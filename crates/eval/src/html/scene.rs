@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use worldbench_env::geometry::Geometry;
-use worldbench_env::{Factors, push_t, two_room};
+use worldbench_env::{Changes, Factors, domain, push_t, two_room};
 
 type Point = [f64; 2];
 type Colour = [u8; 3];
@@ -12,6 +12,9 @@ type Colour = [u8; 3];
 pub(super) struct Scene {
     /// Name of the environment.
     pub environment: String,
+    /// What differs from the default scene.
+    #[serde(skip)]
+    pub changes: Changes,
     /// Side of the canvas.
     size: f64,
     background: Colour,
@@ -44,13 +47,16 @@ struct Body {
 }
 
 impl Scene {
-    /// The default scene of an environment, which evaluations run in; none for an unknown one.
-    pub(super) fn of(environment: &str) -> Option<Self> {
-        match environment {
-            name if name == push_t::SPEC.name => Some(Self::push_t(&Factors::default())),
-            name if name == two_room::SPEC.name => Some(Self::two_room(&two_room::Factors::default())),
-            _ => None,
-        }
+    /// The scene of an environment that differs from the default one by `changes`; none for an environment that the page
+    /// cannot draw.
+    pub(super) fn of(environment: &str, changes: &Changes) -> Option<Self> {
+        let scene = domain::find(environment)?.scene(changes).ok()?;
+        let drawn = match environment {
+            name if name == push_t::SPEC.name => Self::push_t(&scene.factors::<Factors>()),
+            name if name == two_room::SPEC.name => Self::two_room(&scene.factors::<two_room::Factors>()),
+            _ => return None,
+        };
+        Some(Self { changes: changes.clone(), ..drawn })
     }
 
     fn push_t(factors: &Factors) -> Self {
@@ -67,6 +73,7 @@ impl Scene {
         let (near, far, all) = ([3.0, 8.0], [504.0, 509.0], [3.0, 509.0]);
         Self {
             environment: push_t::SPEC.name.into(),
+            changes: Changes::new(),
             size: push_t::SPEC.canvas as f64,
             background: factors.background_color,
             threshold: 20.0,
@@ -108,6 +115,7 @@ impl Scene {
         };
         Self {
             environment: two_room::SPEC.name.into(),
+            changes: Changes::new(),
             size,
             background: factors.background_color,
             threshold: f64::from(two_room::SUCCESS_DISTANCE),
@@ -130,11 +138,11 @@ mod tests {
     #[test]
     fn every_environment_has_a_scene() {
         for spec in worldbench_env::environment::ALL {
-            let scene = Scene::of(spec.name).unwrap();
+            let scene = Scene::of(spec.name, &Changes::new()).unwrap();
             assert_eq!((scene.environment.as_str(), scene.size), (spec.name, spec.canvas as f64));
             let poses = scene.bodies.iter().flat_map(|body| &body.pose);
             assert!(poses.chain(&scene.turns).all(|&i| i < scene.scales.len() && i < spec.state.len()));
         }
-        assert!(Scene::of("three_room").is_none());
+        assert!(Scene::of("three_room", &Changes::new()).is_none());
     }
 }

@@ -13,11 +13,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use worldbench_env::raster::{Filter, RESOLUTIONS, Render, Renderer};
-use worldbench_env::{PushT, RenderState, Spec, environment::Environment};
+use worldbench_env::raster::{Filter, RESOLUTIONS};
+use worldbench_env::{Camera, DomainRef, Look, Spec};
 
 use self::process::Agent;
-use super::planner::{failed, proprio};
+use super::planner::failed;
 use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
 
 /// Version of the line protocol.
@@ -103,16 +103,18 @@ pub struct External {
 struct Pool {
     command: String,
     timeout: Duration,
+    env: DomainRef,
     idle: Mutex<Vec<Agent>>,
 }
 
 impl External {
-    /// Starts the program `command` (split into words as a shell does, but run without one) and greets it.
+    /// Starts the program `command` (split into words as a shell does, but run without one) and greets it; it will play
+    /// `env`.
     ///
     /// # Errors
     /// When it cannot be started, or does not answer the greeting within `timeout` as the protocol wants.
-    pub fn start(command: &str, timeout: Duration) -> Result<Self, EvalError> {
-        let pool = Arc::new(Pool { command: command.into(), timeout, idle: Mutex::default() });
+    pub fn start(command: &str, timeout: Duration, env: DomainRef) -> Result<Self, EvalError> {
+        let pool = Arc::new(Pool { command: command.into(), timeout, env, idle: Mutex::default() });
         let (agent, hello) = pool.spawn().map_err(|message| failed(NAME, 0, message))?;
         pool.put(agent);
         Ok(Self { pool, hello })
@@ -153,7 +155,7 @@ const NAME: &str = "external";
 impl Pool {
     fn spawn(&self) -> Result<(Agent, Hello), String> {
         let mut agent = Agent::start(&self.command, self.timeout)?;
-        let answer = agent.ask(&greeting(&PushT::SPEC))?;
+        let answer = agent.ask(&greeting(self.env.spec()))?;
         let hello: Hello = read(&answer, "hello")?;
         hello.check()?;
         Ok((agent, hello))
@@ -230,19 +232,27 @@ impl Policy for External {
     fn begin(&self, context: EpisodeContext) -> Result<Box<dyn EpisodePolicy>, EvalError> {
         let index = context.index;
         let fail = |message: String| failed(NAME, index, message);
-        let renderer = Renderer::new(&context.goal.factors, self.hello.resolution, Filter::Linear)
+        let (env, given) = (self.pool.env.spec(), context.env.domain().spec());
+        if env.name != given.name {
+            return Err(fail(format!("it was greeted for {}, not for {}", env.name, given.name)));
+        }
+        let camera = self
+            .pool
+            .env
+            .camera(&context.goal.factors, self.hello.resolution, Filter::Linear)
             .map_err(|e| fail(e.to_string()))?;
         let agent = self.pool.take(&self.hello).map_err(fail)?;
         let mut episode = Episode {
             pool: Arc::clone(&self.pool),
             inputs: self.hello.inputs.clone(),
-            renderer,
+            camera,
+            frame: vec![0; self.hello.resolution * self.hello.resolution * 3],
             agent: Some(agent),
             index,
             step: 0,
             seconds: 0.0,
         };
-        let goal = episode.sight(&context.goal.render_state, &context.goal.state);
+        let goal = episode.sight(&context.goal.render_state, &context.goal.state).map_err(fail)?;
         // 32 bits, which every language's numbers hold.
         let seed = context.stream.seed() >> 32;
         episode.reset(context.budget, seed, goal).map_err(fail)?;
@@ -253,7 +263,9 @@ impl Policy for External {
 struct Episode {
     pool: Arc<Pool>,
     inputs: Vec<Input>,
-    renderer: Renderer,
+    camera: Box<dyn Camera>,
+    /// RGB. `[resolution, resolution, 3]`
+    frame: Vec<u8>,
     /// Gone once it has failed.
     agent: Option<Agent>,
     index: usize,
@@ -263,17 +275,23 @@ struct Episode {
 
 impl Episode {
     /// What the agent asked to see of a moment.
-    fn sight(&mut self, render_state: &RenderState, state: &[f64; 7]) -> Value {
+    fn sight(&mut self, look: &Look, state: &[f64]) -> Result<Value, String> {
         let mut sight = serde_json::Map::new();
         for input in &self.inputs {
             let (key, value) = match input {
-                Input::Pixels => ("pixels", json!(STANDARD.encode(self.renderer.view(render_state)))),
-                Input::Proprio => ("proprio", json!(proprio(state))),
+                Input::Pixels => {
+                    self.camera.shoot(look, &mut self.frame).map_err(|e| e.to_string())?;
+                    ("pixels", json!(STANDARD.encode(&self.frame)))
+                }
+                Input::Proprio => {
+                    let own = self.pool.env.spec().proprio.iter().map(|&i| state[i]);
+                    ("proprio", json!(own.collect::<Vec<_>>()))
+                }
                 Input::State => ("state", json!(state)),
             };
             sight.insert(key.into(), value);
         }
-        Value::Object(sight)
+        Ok(Value::Object(sight))
     }
 
     /// Sends a message and reads the answer; a process that fails is given up.
@@ -299,7 +317,7 @@ impl Episode {
     }
 
     fn next(&mut self, observation: &Observation) -> Result<[f32; 2], String> {
-        let sight = self.sight(observation.render_state, &observation.state);
+        let sight = self.sight(observation.render_state, observation.state)?;
         let message = json!({ "type": "step", "step": self.step, "observation": sight });
         let acted: Acted = self.ask("step", &message)?;
         let checked = self.check(&acted);
@@ -321,12 +339,12 @@ impl Episode {
             format!("its action at step {} has {} values, not 2", self.step, acted.action.len())
         })?;
         let action = action.map(|a| a as f32);
-        let far = ABSURD * PushT::SPEC.action_bounds[1];
+        let spec = self.pool.env.spec();
+        let far = ABSURD * spec.action_bounds[1];
         match action.iter().find(|a| a.is_nan() || a.abs() > far) {
             Some(a) => Err(format!(
                 "its action {a} at step {} is not finite or far out of bounds; 1 means: {}",
-                self.step,
-                PushT::SPEC.action
+                self.step, spec.action
             )),
             None => Ok(action),
         }
@@ -361,6 +379,8 @@ impl Drop for Episode {
 #[cfg(test)]
 #[cfg(unix)]
 mod tests {
+    use worldbench_env::domain;
+
     use super::*;
     use crate::protocol::{Protocol, Split};
     use crate::{EvalOptions, Evaluation, evaluate};
@@ -378,8 +398,9 @@ mod tests {
     }
 
     fn run(command: &str, timeout_ms: u64, episodes: usize) -> Result<Evaluation, String> {
-        let agent = External::start(command, Duration::from_millis(timeout_ms)).map_err(|e| e.to_string())?;
-        let protocol = Protocol::find("held-out").unwrap();
+        let agent = External::start(command, Duration::from_millis(timeout_ms), domain::all()[0])
+            .map_err(|e| e.to_string())?;
+        let protocol = Protocol::find("held-out", "push_t").unwrap();
         let manifest = protocol.manifest(Split::Dev).unwrap();
         let options = EvalOptions { limit: Some(episodes), threads: 1, ..EvalOptions::default() };
         evaluate(&protocol, &manifest, &agent, &options).map_err(|e| e.to_string())
