@@ -247,7 +247,7 @@ fn log_index<'a>(logs: &mut Vec<(&'a Path, Log)>, dir: &'a Path) -> Result<usize
 
 /// The episodes of a row; none when the environment cannot be drawn.
 fn episodes(scenes: &mut Vec<Scene>, environment: &str, outcomes: &[EpisodeOutcome]) -> Option<Episodes> {
-    let pack_one = |outcome| {
+    let pack_one = |outcome: &EpisodeOutcome| {
         let scene = scene_index(scenes, environment, outcome)?;
         Some(pack(outcome, scene, &scenes[scene]))
     };

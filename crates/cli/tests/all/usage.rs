@@ -70,7 +70,6 @@ fn bad_input_is_refused_with_a_remedy() {
     for (args, expect) in [
         (&["eval", "--policy", "random", "--episodes", "0"][..], "at least 1"),
         (&["eval", "--policy", "random", "--episodes", "3", "--gif", "3"], "numbered from 0"),
-        (&["eval", "--policy", "random", "--protocol", "swm-v1"], "--data"),
         (&["eval", "--policy", "random", "--shard", "3/2", "--out", "target/x"], "i/N"),
         (
             &["eval", "--policy", "random", "--episodes", "2", "--shard", "3/3", "--out", "target/x"],
