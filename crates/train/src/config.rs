@@ -1,5 +1,7 @@
 //! Training configuration and its presets.
 
+use std::path::PathBuf;
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use worldbench_data::{FrameSpec, WindowSpec};
@@ -90,7 +92,7 @@ impl ModelConfig {
             Self::Compact(c) => FrameSpec { resolution: c.encoder.resolution, filter: Filter::Area },
             Self::Full(c) => FrameSpec { resolution: c.network.encoder.image, filter: Filter::Linear },
             Self::DinoWm(c) => c.frame(),
-            Self::Mae(c) => FrameSpec { resolution: c.encoder.image, filter: Filter::Linear },
+            Self::Mae(c) => FrameSpec { resolution: c.encoder.image, filter: Filter::Area },
         }
     }
 
@@ -141,6 +143,9 @@ pub struct TrainConfig {
     pub method: Method,
     /// Seed of weights, order of the data and random directions.
     pub seed: u64,
+    /// A run or checkpoint directory whose weights training starts from, instead of random ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Optimiser steps.
     pub steps: u64,
     /// Windows of a batch.
