@@ -1,6 +1,6 @@
 //! Training configuration and its presets.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -198,6 +198,12 @@ fn validate_every() -> u64 {
 }
 
 impl TrainConfig {
+    /// Starts from the weights in `directory`, if one is given.
+    #[must_use]
+    pub fn beginning_with(self, directory: Option<&Path>) -> Self {
+        Self { init: directory.map(Path::to_path_buf).or(self.init), ..self }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors

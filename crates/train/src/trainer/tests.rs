@@ -293,13 +293,13 @@ fn pretraining_resumes_bit_identically_and_exports_an_encoder() {
         (tempfile::tempdir().unwrap(), include_str!("../../../../configs/pretrain/push_t.toml"));
     let config = TrainConfig { steps: 3, batch: 4, validation: 0.3, ..toml::from_str(config).unwrap() };
     let path = guard.path().join("scenes.wbs");
-    crate::scenes::write(&path, 9, 0).unwrap();
+    crate::scenes::write(&path, 9, 0, 2).unwrap();
     // Continued, the scenes are those of one go.
-    crate::scenes::write(&path, 30, 0).unwrap();
+    crate::scenes::write(&path, 30, 0, 2).unwrap();
     let again = guard.path().join("again.wbs");
-    crate::scenes::write(&again, 30, 0).unwrap();
+    crate::scenes::write(&again, 30, 0, 2).unwrap();
     assert!(fs::read(&path).unwrap() == fs::read(&again).unwrap());
-    assert!(crate::scenes::write(&path, 40, 1).unwrap_err().to_string().contains("another seed"));
+    assert!(crate::scenes::write(&path, 40, 1, 2).unwrap_err().to_string().contains("another seed"));
     let bench = Bench { directory: guard, config, store: Arc::new(Store::open(&path).unwrap()) };
     bench.train("whole", 99).unwrap();
     bench.train("killed", 1).unwrap();
