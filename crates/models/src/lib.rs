@@ -15,6 +15,7 @@ pub mod parity;
 pub mod patch_decoder;
 pub mod planning;
 pub mod pldm;
+pub mod policy;
 mod pool;
 pub mod preprocess;
 pub mod state_dict;
