@@ -122,7 +122,8 @@ impl GoalSampler {
         if kind < s.random {
             return self.any(&mut stream);
         }
-        let left = self.rows.get(current.episode as usize).map_or(0, |rows| rows.saturating_sub(current.row + 1));
+        let left =
+            self.rows.get(current.episode as usize).map_or(0, |rows| rows.saturating_sub(current.row + 1));
         let most = if s.farthest == 0 { left } else { left.min(s.farthest as u32) };
         let ahead = if kind < s.random + s.geometric {
             // 1 - u lies in (0, 1]: the logarithm is finite.
@@ -200,7 +201,8 @@ mod tests {
         }
         assert!(uniform.iter().all(|g| (3..=12).contains(&(g.row - HERE.row))));
         assert!(goals(&only("current")).iter().all(|g| *g == HERE));
-        let mixed = GoalSampling { random: 0.3, geometric: 0.5, uniform: 0.0, current: 0.2, ..only("current") };
+        let mixed =
+            GoalSampling { random: 0.3, geometric: 0.5, uniform: 0.0, current: 0.2, ..only("current") };
         let here = share(&goals(&mixed), |g| *g == HERE);
         assert!((here - 0.2 - 0.3 / 37.0).abs() < 0.02, "{here}");
     }

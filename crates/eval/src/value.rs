@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use worldbench_core::Frame;
+use worldbench_env::RenderState;
 use worldbench_plan::GoalPolicy;
 
 use crate::plot::{Colour, Plot, Series, text, write_png};
@@ -56,7 +57,7 @@ pub fn report(
     let goal = goal_at(&pair.goal)?;
     let mut env = reset(&pair.start, &pair.goal)?;
     let mut eyes = Eyes::of(policy.resolution(), policy.area_filter(), env.factors()).map_err(fail)?;
-    let mut look = |render, state: &[f64; 7]| {
+    let mut look = |render: &RenderState, state: &[f64; 7]| {
         let frame = eyes.frame(render)?;
         policy.observe(&frame, &proprio(state)).map_err(|e| e.to_string())
     };
@@ -64,7 +65,9 @@ pub fn report(
     let value = |seen: &[Vec<f32>]| {
         let recent = &seen[seen.len().saturating_sub(policy.history())..];
         let value = policy.value(&recent.concat(), &target).map_err(|e| e.to_string())?;
-        value.ok_or_else(|| "this policy has learned no value; give a checkpoint of another method".to_string())
+        value.ok_or_else(|| {
+            "this policy has learned no value; give a checkpoint of another method".to_string()
+        })
     };
     let (mut along, mut distances, mut seen) = (Vec::new(), Vec::new(), Vec::new());
     let first = env.render_state();
@@ -114,7 +117,9 @@ impl ValueReport {
         let curve = curve.render(CURVE, height);
         let mut out = Frame::new(CURVE + MAP + MARGIN, height);
         out.data.fill(255);
-        for (to, from) in out.data.chunks_exact_mut((CURVE + MAP + MARGIN) * 3).zip(curve.data.chunks(CURVE * 3)) {
+        for (to, from) in
+            out.data.chunks_exact_mut((CURVE + MAP + MARGIN) * 3).zip(curve.data.chunks(CURVE * 3))
+        {
             to[..CURVE * 3].copy_from_slice(from);
         }
         self.draw_map(&mut out);
@@ -214,7 +219,10 @@ mod tests {
         let best = (0..64).max_by(|&a, &b| report.map[a].total_cmp(&report.map[b])).unwrap();
         assert_eq!([best % 8, best / 8], [pair.goal[0], pair.goal[1]].map(|v| (v / 64.0) as usize));
         let picture = report.picture();
-        assert!(picture.data.chunks(3).any(|p| p == RAMP[2]) && picture.data.chunks(3).any(|p| p == [60, 220, 90]));
+        assert!(
+            picture.data.chunks(3).any(|p| p == RAMP[2])
+                && picture.data.chunks(3).any(|p| p == [60, 220, 90])
+        );
         let error = super::report(&Distance(false), pair, 0, 8).unwrap_err().to_string();
         assert!(error.contains("no value"), "{error}");
     }

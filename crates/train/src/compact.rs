@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
 use worldbench_data::{Batch, EpisodeView, FrameSource, FrameSpec, Split, Store};
 use worldbench_models::compact::{
-    self, ACTION, CompactConfig, CompactEncoder, CompactModel, CompactNet, Encoder, EncoderConfig, Normalisation,
-    PROPRIO, ParamTable, Whitener, Workers,
+    self, ACTION, CompactConfig, CompactEncoder, CompactModel, CompactNet, Encoder, EncoderConfig,
+    Normalisation, PROPRIO, ParamTable, Whitener, Workers,
 };
 
 use crate::checkpoint::{self, Tensor, Tensors};
@@ -304,7 +304,7 @@ impl Learner for CompactLearner {
     fn restore(&mut self, tensors: Tensors) -> Result<String, TrainError> {
         let CompactNet { table, encoder, .. } = &mut self.net;
         let into = [&mut self.params[..], &mut self.running[..]];
-        assign(Path::new("model.safetensors"), tensors, (table, encoder), into)
+        assign(Path::new("model.safetensors"), tensors, (&*table, encoder), into)
     }
 
     fn config(&self) -> toml::Table {

@@ -262,7 +262,9 @@ impl TrainConfig {
     /// part of the run.
     pub(crate) fn identity(&self) -> Self {
         let mut same = self.clone();
-        if let ModelConfig::GoalPolicy(GoalTraining { encoder: GoalEncoder::Compact(source), .. }) = &mut same.model {
+        if let ModelConfig::GoalPolicy(GoalTraining { encoder: GoalEncoder::Compact(source), .. }) =
+            &mut same.model
+        {
             source.checkpoint.clear();
         }
         same

@@ -251,7 +251,8 @@ pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, Tr
     let mut label = String::new();
     let (model, method, report) = match architecture.as_str() {
         "compact" | "goal-policy" if options.precision != Precision::F32 => {
-            let problem = format!("a model of architecture {architecture} computes in f32 only; leave out --precision");
+            let problem =
+                format!("a model of architecture {architecture} computes in f32 only; leave out --precision");
             return Err(TrainError::Checkpoint { path, problem });
         }
         "compact" => compact::load(directory)

@@ -56,7 +56,8 @@ impl<'a> Trainer<'a> {
         learner: &mut dyn Learner,
     ) -> Result<Self, TrainError> {
         fs::create_dir_all(directory).map_err(TrainError::io(directory))?;
-        let settings = serde_json::to_string(&config.identity()).map_err(|e| TrainError::Config(e.to_string()))?;
+        let settings =
+            serde_json::to_string(&config.identity()).map_err(|e| TrainError::Config(e.to_string()))?;
         let key = format!("{settings} data {}", store.hash());
         let len = learner.params().len();
         let mut trainer = Self {
@@ -210,7 +211,8 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::Diverged { step });
         }
         let groups = learner.groups(step, self.config.steps);
-        let norms: Vec<f64> = groups.iter().map(|g| squared_norm(&self.grads[g.span.clone()]).sqrt()).collect();
+        let norms: Vec<f64> =
+            groups.iter().map(|g| squared_norm(&self.grads[g.span.clone()]).sqrt()).collect();
         if norms.iter().any(|norm| !norm.is_finite()) {
             return Err(TrainError::Diverged { step });
         }

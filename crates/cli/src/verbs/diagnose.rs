@@ -55,8 +55,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let model = worldbench_train::load(&args.checkpoint)?.world(&args.checkpoint)?;
     let protocol = Protocol::find(DEFAULT)?;
     let manifest = protocol.manifest(Split::Dev)?;
-    let report =
-        diagnose(&model, &config, &protocol, &manifest, args.pairs, &|now| eprintln!("{now}"))?;
+    let report = diagnose(&model, &config, &protocol, &manifest, args.pairs, &|now| eprintln!("{now}"))?;
     let directory = args.out.as_ref().unwrap_or(&args.checkpoint);
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let picture = directory.join("diagnosis.png");

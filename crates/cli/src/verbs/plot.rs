@@ -65,8 +65,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if args.json {
         print_json(&report)?;
     } else {
-        let [first, last] = [report.along.first(), report.along.last()].map(|v| v.copied().unwrap_or_default());
-        print(format!("V {first:.2} at the start, {last:.2} at the end; wrote {} and value.json", picture.display()))?;
+        let [first, last] =
+            [report.along.first(), report.along.last()].map(|v| v.copied().unwrap_or_default());
+        print(format!(
+            "V {first:.2} at the start, {last:.2} at the end; wrote {} and value.json",
+            picture.display()
+        ))?;
     }
     Ok(Outcome::Done)
 }

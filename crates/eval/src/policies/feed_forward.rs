@@ -49,7 +49,9 @@ impl FeedForward {
             return Ok(Self { name, checkpoint, model, config });
         }
         let given = config.execute;
-        Err(EvalError::Options(format!("execute = {given}: this policy gives 1 to {chunk} actions at a time")))
+        Err(EvalError::Options(format!(
+            "execute = {given}: this policy gives 1 to {chunk} actions at a time"
+        )))
     }
 }
 

@@ -80,7 +80,9 @@ impl CompactEncoder {
         let own = Self::declare(&encoder.config).1.len();
         let mut hash = Sha256::new();
         hash.update(format!("compact {:?}", encoder.config));
-        [&params[..own], running, &encoder.background].map(|values| hash_values(&mut hash, values));
+        for values in [&params[..own], running, &encoder.background[..]] {
+            hash_values(&mut hash, values);
+        }
         Self {
             trunk: encoder.pack(params),
             dense: Dense::with_norm(&encoder, params, running),

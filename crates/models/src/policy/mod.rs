@@ -163,7 +163,9 @@ impl PolicyNets {
             ValueSource::Critic(_) => {
                 let action = self.act(obs, goal)?;
                 let q = self.critics.iter().map(|critic| match critic {
-                    Critic::Mlp(net) => net.forward(&[&self.side_by_side(obs, goal)[..], &action].concat())[0],
+                    Critic::Mlp(net) => {
+                        net.forward(&[&self.side_by_side(obs, goal)[..], &action].concat())[0]
+                    }
                     Critic::Tokens(net) => net.forward(obs, goal, &action)[0],
                 });
                 Some(q.fold(f32::INFINITY, f32::min))
@@ -230,9 +232,8 @@ pub fn observation(
     proprio: Option<(&ProprioStatistics, &[f64; 4])>,
     out: &mut Vec<f32>,
 ) {
-    let normal = proprio.map(|([mean, std], raw)| {
-        std::array::from_fn::<f32, 4, _>(|i| ((raw[i] - mean[i]) / std[i]) as f32)
-    });
+    let normal = proprio
+        .map(|([mean, std], raw)| std::array::from_fn::<f32, 4, _>(|i| ((raw[i] - mean[i]) / std[i]) as f32));
     for token in tokens.chunks_exact(tokens.len() / patches.max(1)) {
         out.extend_from_slice(token);
         out.extend(normal.iter().flatten());

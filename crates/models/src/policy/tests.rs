@@ -48,12 +48,8 @@ fn kernels_compute_what_was_trained() {
         let goals = from_vec(goal.clone(), [1, sizes.patches, sizes.width], &device);
         let newest = |values: Vec<f32>| values[values.len() / CONTEXT..].to_vec();
         let bounds = Bounds { low: vec![-2.0; sizes.action], high: vec![3.0; sizes.action] };
-        let spec = PolicySpec {
-            network,
-            sizes,
-            squashed: Some(bounds.clone()),
-            value: ValueSource::Critic(HEADS),
-        };
+        let spec =
+            PolicySpec { network, sizes, squashed: Some(bounds.clone()), value: ValueSource::Critic(HEADS) };
         let nets = PolicyNets::new(spec.clone(), &params).unwrap();
         let mode = Policy::of(&actor.forward(&tokens, &goals)).mode(&bounds);
         let action = nets.act(&obs, &goal).unwrap();

@@ -88,7 +88,8 @@ impl Layer {
             _ => &normal[..],
         };
         let mask = if matches!(self.role, Role::Frames) { Mask::Causal(trunk.patches) } else { Mask::Full };
-        let mixed = self.mix(trunk.heads, (queries, queries.len() / width), (context, context.len() / width), mask);
+        let mixed =
+            self.mix(trunk.heads, (queries, queries.len() / width), (context, context.len() / width), mask);
         let count = queries.len() / width;
         let mut attended = vec![0.0; count * width];
         self.output.apply(count, &mixed, &mut attended, Activation::Identity);
@@ -169,7 +170,8 @@ impl Trunk {
     /// Tokens `[T * P, D]` and those of the goal `[P, D]`: the newest frame's vector `[D]`.
     fn forward(&self, tokens: &[f32], goal: &[f32]) -> Vec<f32> {
         let add = |x: &[f32], positions: &[f32]| x.iter().zip(positions).map(|(x, p)| x + p).collect();
-        let (mut x, goal): (Vec<f32>, Vec<f32>) = (add(tokens, &self.positions), add(goal, &self.goal_positions));
+        let (mut x, goal): (Vec<f32>, Vec<f32>) =
+            (add(tokens, &self.positions), add(goal, &self.goal_positions));
         self.layers.iter().for_each(|layer| layer.forward(self, &mut x, &goal));
         let mut newest = x.split_off(x.len().saturating_sub(match self.pooling {
             Pooling::Attention => self.width,
@@ -225,7 +227,8 @@ pub(super) struct PackedQ {
 
 impl PackedQ {
     pub fn new(reader: Reader, key: &str, sizes: &GoalSizes, c: &GoalPredictorConfig) -> Result<Self, Error> {
-        let dense = |i: usize, inputs, outputs| Dense::new(reader, &format!("{key}.q_head.{i}"), inputs, outputs);
+        let dense =
+            |i: usize, inputs, outputs| Dense::new(reader, &format!("{key}.q_head.{i}"), inputs, outputs);
         let hidden = c.q_hidden;
         Ok(Self {
             trunk: Trunk::new(reader, key, sizes, c, Pooling::Mean)?,

@@ -29,10 +29,12 @@ impl Goals {
         episodes: &[usize],
         (seed, side): (u64, &str),
     ) -> Result<Self, TrainError> {
-        let sampler = |goals, who| {
-            GoalSampler::new(goals, store, episodes, seed, &format!("{who} goals/{side}"))
-        };
-        Ok(Self { actor: sampler(&model.actor_goals, "actor")?, value: sampler(&model.value_goals, "value")? })
+        let sampler =
+            |goals, who| GoalSampler::new(goals, store, episodes, seed, &format!("{who} goals/{side}"));
+        Ok(Self {
+            actor: sampler(&model.actor_goals, "actor")?,
+            value: sampler(&model.value_goals, "value")?,
+        })
     }
 
     /// The two sides of `split`; without validation episodes there is no second.
@@ -114,7 +116,8 @@ impl Inputs {
         let mut blocks = Vec::with_capacity(windows * frames * sizes.action);
         for window in batch.actions.chunks_exact(rows * ACTION) {
             for t in 0..frames {
-                let raw: Vec<f64> = window[t * ACTION..][..sizes.action].iter().map(|&a| f64::from(a)).collect();
+                let raw: Vec<f64> =
+                    window[t * ACTION..][..sizes.action].iter().map(|&a| f64::from(a)).collect();
                 blocks.extend(actions.normalise(&raw));
             }
         }
@@ -147,8 +150,11 @@ impl Inputs {
     pub fn transitions(&self, windows: &Range<usize>, device: &Device) -> Transitions {
         let (b, t) = (windows.len(), self.frames);
         let GoalSizes { patches, width, action, .. } = self.sizes;
-        let frames = |values| from_vec(Self::part(values, windows, t * patches * width), [b, t, patches, width], device);
-        let goal = |values| from_vec(Self::part(values, windows, patches * width), [b, patches, width], device);
+        let frames = |values| {
+            from_vec(Self::part(values, windows, t * patches * width), [b, t, patches, width], device)
+        };
+        let goal =
+            |values| from_vec(Self::part(values, windows, patches * width), [b, patches, width], device);
         Transitions {
             obs: frames(&self.obs),
             next: frames(&self.next),

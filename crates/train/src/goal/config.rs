@@ -184,19 +184,25 @@ impl GoalTraining {
         let fail = |message: String| Err(TrainError::Config(message));
         let (own, method) = (self.objective.method().name(), method.name());
         if own != method {
-            return fail(format!("method = \"{method}\" needs model.objective.kind = \"{method}\", not \"{own}\""));
+            return fail(format!(
+                "method = \"{method}\" needs model.objective.kind = \"{method}\", not \"{own}\""
+            ));
         }
         if self.chunk == 0 {
             return fail("model.chunk must be at least 1".into());
         }
         if self.chunk > 1 && matches!(self.objective, Objective::Gciql(_) | Objective::IqLearn(_)) {
             let chunk = self.chunk;
-            return fail(format!("model.chunk = {chunk}: the critic of {method} judges single actions; use 1"));
+            return fail(format!(
+                "model.chunk = {chunk}: the critic of {method} judges single actions; use 1"
+            ));
         }
         if !(self.cache_gb >= 0.0) {
             return fail(format!("model.cache_gb = {} must be at least 0", self.cache_gb));
         }
-        if self.phases == Phases::TwoPhase && matches!(self.objective, Objective::Gcbc(_) | Objective::IqLearn(_)) {
+        if self.phases == Phases::TwoPhase
+            && matches!(self.objective, Objective::Gcbc(_) | Objective::IqLearn(_))
+        {
             return fail(format!("model.phases = \"two-phase\": {method} has no phases; use \"joint\""));
         }
         self.actor_goals.check("model.actor_goals")?;

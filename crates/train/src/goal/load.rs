@@ -36,7 +36,9 @@ impl OpenEncoder {
                 let encoder = encoder_of(&source.checkpoint, &config, tensors.clone())?;
                 Ok(Self { encoder: Arc::new(encoder), own: Some((config, tensors)) })
             }
-            GoalEncoder::Pretrained(config) => Ok(Self { encoder: encoders::open(config)?.into(), own: None }),
+            GoalEncoder::Pretrained(config) => {
+                Ok(Self { encoder: encoders::open(config)?.into(), own: None })
+            }
         }
     }
 }

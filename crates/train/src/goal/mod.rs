@@ -181,26 +181,27 @@ impl GoalLearner {
         let target = self.target.bind_frozen(share.device, build)?;
         let losses = N::losses(&Bound { online, frozen, target }, share);
         let [value, actor] = self.moves(step);
-        let counts = |terms: &_, counts: bool| counts.then(|| Clone::clone(terms));
         // In a phase of its own the other loss is for the logs only.
         let total = match &losses.value {
-            None => losses.actor.clone(),
-            Some(terms) => match (counts(terms, value), counts(&losses.actor, actor)) {
-                (Some(value), Some(actor)) => value.and(actor),
-                (Some(one), None) | (None, Some(one)) => one,
-                (None, None) => losses.actor.clone(),
-            },
+            Some(terms) if value && actor => terms.total.clone() + losses.actor.total.clone(),
+            Some(terms) if value => terms.total.clone(),
+            _ => losses.actor.total.clone(),
         };
-        let gradient = if graded { leaves.gradients(&total.total)? } else { Vec::new() };
-        let mut all = losses.value.map_or_else(|| losses.actor.clone(), |value| value.and(losses.actor));
-        all.total = total.total;
+        let gradient = if graded { leaves.gradients(&total)? } else { Vec::new() };
+        let mut all = match losses.value {
+            Some(value) => value.and(losses.actor),
+            None => losses.actor,
+        };
+        all.total = total;
         Ok((metrics(&all)?, gradient))
     }
 
     fn run(&self, share: &Share, step: u64, graded: bool) -> Result<(Metrics, Vec<f32>), TrainError> {
         match &self.saved.model.objective {
             Objective::Gcbc(c) => self.losses::<worldbench_models::gcbc::Gcbc>(c, share, step, graded),
-            Objective::IqLearn(c) => self.losses::<worldbench_models::iq_learn::IqLearn>(c, share, step, graded),
+            Objective::IqLearn(c) => {
+                self.losses::<worldbench_models::iq_learn::IqLearn>(c, share, step, graded)
+            }
             Objective::Gciql(c) => self.losses::<worldbench_models::gciql::Gciql>(c, share, step, graded),
             Objective::Gcivl(c) => self.losses::<worldbench_models::gcivl::Gcivl>(c, share, step, graded),
         }
@@ -272,7 +273,12 @@ impl Learner for GoalLearner {
             }
         }
         let own = self.encoder.iter();
-        let own = own.map(|(key, (shape, values))| Tensor { key: key.clone(), shape: shape.clone(), values, integer: false });
+        let own = own.map(|(key, (shape, values))| Tensor {
+            key: key.clone(),
+            shape: shape.clone(),
+            values,
+            integer: false,
+        });
         tensors.extend(own);
         tensors
     }
@@ -291,7 +297,10 @@ impl Learner for GoalLearner {
         }
         if own != self.encoder {
             let problem = "the run was begun on another encoder; give the checkpoint it was begun with, or another --out";
-            return Err(TrainError::Checkpoint { path: Path::new("model.safetensors").into(), problem: problem.into() });
+            return Err(TrainError::Checkpoint {
+                path: Path::new("model.safetensors").into(),
+                problem: problem.into(),
+            });
         }
         named::restore(&mut self.params, rest, |_| true)?;
         self.target.values.copy_from_slice(&self.params.values);
@@ -309,3 +318,6 @@ impl Learner for GoalLearner {
 fn averaged(key: &str) -> bool {
     [VALUE, CRITIC].iter().any(|prefix| key.starts_with(prefix))
 }
+
+#[cfg(test)]
+mod tests;

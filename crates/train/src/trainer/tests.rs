@@ -13,7 +13,7 @@ use crate::{
     CompactLearner, FullConfig, Learner, Method, ModelConfig, TrainConfig, TrainError, checkpoint, compact,
 };
 
-const TINY: &str = "
+pub(crate) const TINY: &str = "
     method = \"pldm\"
     seed = 3
     steps = 12
