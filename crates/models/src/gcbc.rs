@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use worldbench_nn::{Params, Scope};
 
-use crate::goal::{GoalNet, GoalNetConfig, GoalSizes};
+use crate::goal::{self, GoalNet, GoalNetConfig, GoalSizes};
 use crate::jepa::without_nan;
 use crate::losses::{Terms, mse};
 
@@ -19,6 +19,14 @@ pub struct GcbcConfig {
 }
 
 impl GcbcConfig {
+    /// Says which setting is out of range, or what is wrong with the network at these sizes.
+    ///
+    /// # Errors
+    /// As described.
+    pub fn check(&self, sizes: &GoalSizes) -> Result<(), String> {
+        goal::check(&self.network, sizes)
+    }
+
     /// Freshly initialised parameters.
     #[must_use]
     pub fn init(&self, sizes: &GoalSizes, seed: u64) -> Params {

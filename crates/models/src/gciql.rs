@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use worldbench_nn::{Params, Scope};
 
 use crate::goal::objective::{self, ActorLoss, Gaussian, bellman, expectile_loss, least, regression};
-use crate::goal::{self, Bounds, GoalCritic, GoalNet, GoalNetConfig, GoalSizes, Transitions};
+use crate::goal::{
+    self, Bounds, GoalCritic, GoalNet, GoalNetConfig, GoalSizes, POSITIVE, Transitions, UNIT,
+};
 use crate::jepa::without_nan;
 use crate::losses::Terms;
 
@@ -87,6 +89,22 @@ impl GciqlConfig {
             advantage: Advantage::Rise,
             ..Self::default()
         }
+    }
+
+    /// Says which setting is out of range, or what is wrong with the network at these sizes.
+    ///
+    /// # Errors
+    /// As described.
+    pub fn check(&self, sizes: &GoalSizes) -> Result<(), String> {
+        let (ActorLoss::Awr { alpha } | ActorLoss::DdpgBc { alpha }) = self.actor;
+        goal::some_heads(self.heads)?;
+        goal::within(&[
+            ("discount", self.discount, UNIT),
+            ("expectile", self.expectile, UNIT),
+            ("ema", self.ema, UNIT),
+            ("actor.alpha", alpha, POSITIVE),
+        ])?;
+        goal::check(&self.network, sizes)
     }
 
     /// Freshly initialised parameters.

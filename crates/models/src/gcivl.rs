@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use worldbench_nn::{Params, Scope};
 
 use crate::goal::objective::{self, Gaussian, bellman, expectile_loss, head, least, mean};
-use crate::goal::{self, GoalNet, GoalNetConfig, GoalSizes, Transitions};
+use crate::goal::{self, GoalNet, GoalNetConfig, GoalSizes, POSITIVE, Transitions, UNIT};
 use crate::jepa::without_nan;
 use crate::losses::Terms;
 
@@ -68,6 +68,21 @@ impl GcivlConfig {
         Self { network, heads: 1, asymmetry: Asymmetry::Residual, alpha: 3.0, ..Self::default() }
     }
 
+    /// Says which setting is out of range, or what is wrong with the network at these sizes.
+    ///
+    /// # Errors
+    /// As described.
+    pub fn check(&self, sizes: &GoalSizes) -> Result<(), String> {
+        goal::some_heads(self.heads)?;
+        goal::within(&[
+            ("discount", self.discount, UNIT),
+            ("expectile", self.expectile, UNIT),
+            ("ema", self.ema, UNIT),
+            ("alpha", self.alpha, POSITIVE),
+        ])?;
+        goal::check(&self.network, sizes)
+    }
+
     /// Freshly initialised parameters.
     #[must_use]
     pub fn init(&self, sizes: &GoalSizes, seed: u64) -> Params {
@@ -115,10 +130,9 @@ impl Gcivl {
     #[must_use]
     pub fn actor_loss(&self, frozen: &Self, batch: &Transitions) -> Terms {
         let Transitions { obs, next, actor_goal: goal, .. } = batch;
-        let value = |obs| mean(frozen.value.forward(obs, goal));
         let policy = Gaussian::new(self.actor.forward(obs, goal), &self.log_stds, self.config.learn_std);
-        let advantage = (value(next) - value(obs)).detach();
-        objective::awr(&policy, without_nan(batch.actions.clone()), advantage, self.config.alpha)
+        let values = [obs, next].map(|obs| frozen.value.forward(obs, goal));
+        actor_loss(&policy, without_nan(batch.actions.clone()), values, self.config.alpha)
     }
 
     /// Both losses together.
@@ -152,4 +166,15 @@ pub fn value_loss(
     let first = loss(0);
     let total = (1..values.dims()[2]).fold(first, |sum, k| sum + loss(k));
     Terms::weighted(vec![("value_loss", 1.0, total), ("value", 0.0, values.clone().mean())])
+}
+
+/// Advantage-weighted regression on `actions` `[B, T, A]` by the rise of the value from s to s', `[B, T, H]` each.
+#[must_use]
+pub fn actor_loss(
+    policy: &Gaussian,
+    actions: Tensor<3>,
+    [value, next_value]: [Tensor<3>; 2],
+    alpha: f64,
+) -> Terms {
+    objective::awr(policy, actions, (mean(next_value) - mean(value)).detach(), alpha)
 }

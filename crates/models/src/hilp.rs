@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use worldbench_nn::{Params, Scope};
 
 use crate::gcivl;
-use crate::goal::objective::{self, Gaussian, mean};
-use crate::goal::{self, GoalMetric, GoalNet, GoalNetConfig, GoalSizes, Transitions};
+use crate::goal::objective::Gaussian;
+use crate::goal::{self, GoalMetric, GoalNet, GoalNetConfig, GoalSizes, POSITIVE, Transitions, UNIT};
 use crate::jepa::without_nan;
 use crate::losses::Terms;
 
@@ -46,6 +46,29 @@ impl Default for HilpConfig {
 }
 
 impl HilpConfig {
+    /// Says which setting is out of range, or what is wrong with the network at these sizes.
+    ///
+    /// # Errors
+    /// As described.
+    pub fn check(&self, sizes: &GoalSizes) -> Result<(), String> {
+        if self.embedding == 0 {
+            return Err("embedding must be at least 1".to_owned());
+        }
+        if sizes.goal_width != sizes.width {
+            return Err(format!(
+                "HILP needs goals like observations, but their widths are {} and {}",
+                sizes.goal_width, sizes.width
+            ));
+        }
+        goal::within(&[
+            ("discount", self.discount, UNIT),
+            ("expectile", self.expectile, UNIT),
+            ("ema", self.ema, UNIT),
+            ("alpha", self.alpha, POSITIVE),
+        ])?;
+        goal::check(&self.network, sizes)
+    }
+
     /// Freshly initialised parameters.
     #[must_use]
     pub fn init(&self, sizes: &GoalSizes, seed: u64) -> Params {
@@ -88,10 +111,9 @@ impl Hilp {
     #[must_use]
     pub fn actor_loss(&self, frozen: &Self, batch: &Transitions) -> Terms {
         let Transitions { obs, next, actor_goal: goal, .. } = batch;
-        let value = |obs| mean(frozen.value.forward(obs, goal));
         let policy = Gaussian::new(self.actor.forward(obs, goal), &self.log_stds, self.config.learn_std);
-        let advantage = (value(next) - value(obs)).detach();
-        objective::awr(&policy, without_nan(batch.actions.clone()), advantage, self.config.alpha)
+        let values = [obs, next].map(|obs| frozen.value.forward(obs, goal));
+        gcivl::actor_loss(&policy, without_nan(batch.actions.clone()), values, self.config.alpha)
     }
 
     /// Both losses together.

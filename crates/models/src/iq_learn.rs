@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use worldbench_nn::{Params, Scope};
 
 use crate::goal::objective::{least, mean};
-use crate::goal::{Bounds, GoalCritic, GoalNet, GoalNetConfig, GoalSizes};
+use crate::goal::{self, Bounds, GoalCritic, GoalNet, GoalNetConfig, GoalSizes, POSITIVE, UNIT};
 use crate::jepa::without_nan;
 use crate::losses::Terms;
 
@@ -53,6 +53,24 @@ impl Default for IqLearnConfig {
 }
 
 impl IqLearnConfig {
+    /// Says which setting is out of range, or what is wrong with the network at these sizes.
+    ///
+    /// # Errors
+    /// As described.
+    pub fn check(&self, sizes: &GoalSizes) -> Result<(), String> {
+        goal::some_heads(self.heads)?;
+        if !(self.beta_bc >= 0.0 && self.beta_bc.is_finite()) {
+            return Err(format!("beta_bc must be at least 0, not {}", self.beta_bc));
+        }
+        goal::within(&[
+            ("discount", self.discount, UNIT),
+            ("ema", self.ema, UNIT),
+            ("temperature", self.temperature, POSITIVE),
+            ("alpha", self.alpha, POSITIVE),
+        ])?;
+        goal::check(&self.network, sizes)
+    }
+
     /// Freshly initialised parameters.
     #[must_use]
     pub fn init(&self, sizes: &GoalSizes, seed: u64) -> Params {

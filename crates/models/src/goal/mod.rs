@@ -101,6 +101,25 @@ pub fn check(config: &GoalNetConfig, sizes: &GoalSizes) -> Result<(), String> {
     }
 }
 
+/// Says which of the named settings is not inside its open range.
+pub(crate) fn within(settings: &[(&str, f64, [f64; 2])]) -> Result<(), String> {
+    match settings.iter().find(|(_, value, [low, high])| !(value > low && value < high)) {
+        Some((name, value, [low, high])) => {
+            Err(format!("{name} must be above {low} and below {high}, not {value}"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Ranges of settings for [`within`]: between 0 and 1, and above 0.
+pub(crate) const UNIT: [f64; 2] = [0.0, 1.0];
+pub(crate) const POSITIVE: [f64; 2] = [0.0, f64::INFINITY];
+
+/// Says so when there is no head.
+pub(crate) fn some_heads(heads: usize) -> Result<(), String> {
+    if heads == 0 { Err("heads must be at least 1".to_owned()) } else { Ok(()) }
+}
+
 /// `[B, T, P, D]` to `[B, T, P D]`.
 fn flat(tokens: &Tensor<4>) -> Tensor<3> {
     let [batch, frames, patches, width] = tokens.dims();

@@ -148,7 +148,8 @@ impl Bounds {
     }
 
     fn tensors(&self, like: &Tensor<3>) -> [Tensor<3>; 2] {
-        [&self.low, &self.high].map(|v| from_vec(v.clone(), [1, 1, v.len()], &like.device()))
+        [&self.low, &self.high]
+            .map(|v| from_vec(v.clone(), [1, 1, v.len()], &like.device()).expand(like.dims()))
     }
 
     /// `actions` `[B, T, A]` taken into the bounds; outside of them no gradient passes.

@@ -128,6 +128,12 @@ fn bad_sizes_are_named() {
     assert!(check(&tokens, &GoalSizes::flat(0, 2)).unwrap_err().contains("at least 1"));
     let none = GoalNetConfig::Mlp(MlpConfig { hidden: 0, ..MlpConfig::default() });
     assert!(check(&none, &sizes).unwrap_err().contains("network.hidden"));
+    let gciql = GciqlConfig { expectile: 1.0, ..GciqlConfig::default() };
+    assert!(gciql.check(&sizes).unwrap_err().contains("expectile must be above 0 and below 1, not 1"));
+    let gcivl = GcivlConfig { heads: 0, ..GcivlConfig::default() };
+    assert!(gcivl.check(&sizes).unwrap_err().contains("heads"));
+    assert!(HilpConfig::default().check(&sizes).unwrap_err().contains("goals like observations"));
+    GciqlConfig::default().check(&sizes).unwrap();
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl Fixture {
         Ok(())
     }
 
-    fn frames(&self, key: &str) -> Result<Tensor<4>, Error> {
+    fn token_frames(&self, key: &str) -> Result<Tensor<4>, Error> {
         let rows = self.tensor::<3>(key)?;
         let ([batch, rows_per, width], patches) = (rows.dims(), sizes().patches);
         Ok(rows.reshape([batch, rows_per / patches, patches, width]))
@@ -196,7 +196,7 @@ fn networks(check: &mut Fixture) -> Result<(), Error> {
             let input = |what: &str| {
                 if single { format!("in.{name}.{part}.{what}") } else { format!("in.{name}.{what}") }
             };
-            let (obs, goal) = (check.frames(&input("obs"))?, check.tensor::<3>(&input("goal"))?);
+            let (obs, goal) = (check.token_frames(&input("obs"))?, check.tensor::<3>(&input("goal"))?);
             let found = match part {
                 "actor" => net.actor.forward(&obs, &goal),
                 "value" => net.value.forward(&obs, &goal),
@@ -209,7 +209,7 @@ fn networks(check: &mut Fixture) -> Result<(), Error> {
             check.compare_tensor(&format!("out.{name}.{part}"), found)?;
         }
     }
-    let same = check.frames("in.metric_same.obs")?;
+    let same = check.token_frames("in.metric_same.obs")?;
     let goal = check.tensor("in.metric_same.obs")?;
     check.compare_tensor("out.metric_same", metric.value.forward(&same, &goal))
 }
