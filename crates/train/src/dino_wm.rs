@@ -29,7 +29,7 @@ use crate::checkpoint::{self, Tensor, Tensors};
 use crate::compact::{moments, whitener};
 use crate::import::beside;
 use crate::shards::Shards;
-use crate::{Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
+use crate::{Group, Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
 
 /// How action blocks are normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -389,10 +389,11 @@ impl Learner for DinoWmLearner {
         &mut self.params.values
     }
 
-    fn groups(&self) -> Vec<Range<usize>> {
+    fn groups(&self, _: u64, steps: u64) -> Vec<Group> {
         let decoder = self.params.group(DECODER);
         let world = 0..if decoder.is_empty() { self.params.count() } else { decoder.start };
-        [world, decoder].into_iter().filter(|group| !group.is_empty()).collect()
+        let spans = [world, decoder].into_iter().filter(|span| !span.is_empty());
+        spans.map(|span| Group { span, begun: 0, steps }).collect()
     }
 
     fn step(&mut self, batch: &Batch, step: u64, grads: &mut [f32]) -> Result<Metrics, TrainError> {

@@ -52,11 +52,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     sets.push(format!("solver.iterations={}", args.iterations));
     sets.extend(args.set.iter().cloned());
     let config = planner_config(&args.planner, &sets)?;
-    let loaded = worldbench_train::load(&args.checkpoint)?;
+    let model = worldbench_train::load(&args.checkpoint)?.world(&args.checkpoint)?;
     let protocol = Protocol::find(DEFAULT)?;
     let manifest = protocol.manifest(Split::Dev)?;
-    let report =
-        diagnose(&loaded.model, &config, &protocol, &manifest, args.pairs, &|now| eprintln!("{now}"))?;
+    let report = diagnose(&model, &config, &protocol, &manifest, args.pairs, &|now| eprintln!("{now}"))?;
     let directory = args.out.as_ref().unwrap_or(&args.checkpoint);
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let picture = directory.join("diagnosis.png");

@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     std::fs::create_dir_all(&args.out)?;
     let store = args.out.join("scenes.wbs");
     scenes::write(&store, args.scenes, config.seed, args.varied)?;
-    let seconds = train(&config, &store, &args.out)?;
+    let seconds = train(&config, &store, &args.out)?.seconds;
     let file = args.out.join("encoder.safetensors");
     export_encoder(mae, &args.out, &file)?;
     print(format!("{}: {} steps, {seconds:.0} s of training", file.display(), config.steps))?;

@@ -5,9 +5,11 @@
 //! * [`expert`]: solves the push-to-target task from any start by simulating candidate pushes; it replaces human
 //!   demonstrations wherever data are made.
 //! * [`planner`]: any learned world model with any solver.
+//! * [`feed_forward`]: any learned goal-conditioned policy.
 //! * [`outline`]: the block as a set of rectangles, for contact points and for paths around it.
 
 pub mod expert;
+pub mod feed_forward;
 pub mod oracle;
 pub mod outline;
 pub mod planner;
@@ -15,6 +17,7 @@ pub mod planner;
 use worldbench_env::{Factors, PushT, PushTConfig};
 
 pub use expert::{Expert, ExpertConfig, Style};
+pub use feed_forward::{FeedForward, FeedForwardConfig};
 pub use oracle::{Oracle, OracleConfig};
 pub use planner::{Planner, PlannerConfig};
 

@@ -115,8 +115,12 @@ pub(crate) struct Eyes {
 
 impl Eyes {
     pub(crate) fn new(model: &(impl WorldModel + ?Sized), factors: &Factors) -> Result<Self, String> {
-        let filter = if model.area_filter() { Filter::Area } else { Filter::Linear };
-        let resolution = model.resolution();
+        Self::of(model.resolution(), model.area_filter(), factors)
+    }
+
+    /// Frames of `resolution` pixels, box-averaged with `area`, else the reference's resize.
+    pub(crate) fn of(resolution: usize, area: bool, factors: &Factors) -> Result<Self, String> {
+        let filter = if area { Filter::Area } else { Filter::Linear };
         let renderer = Renderer::new(factors, resolution, filter).map_err(|e| e.to_string())?;
         Ok(Self { renderer, bytes: resolution * resolution * 3 })
     }

@@ -55,6 +55,11 @@ pub trait FrozenEncoder: std::fmt::Debug + Send + Sync {
     /// Side R of the frames in pixels.
     fn image_size(&self) -> usize;
 
+    /// Whether frames are box-averaged from the canvas (else the reference's point-bilinear resize).
+    fn area_filter(&self) -> bool {
+        false
+    }
+
     /// Tokens P of a frame, row by row of a square grid.
     fn tokens(&self) -> usize;
 
@@ -212,7 +217,7 @@ pub fn build(config: &EncoderConfig, weights: StateDict) -> Result<Box<dyn Froze
 }
 
 /// Checks the lengths that `encode` was given.
-fn check_frames(encoder: &dyn FrozenEncoder, frames: &[&[u8]], out: &[f32]) -> Result<(), Error> {
+pub(crate) fn check_frames(encoder: &dyn FrozenEncoder, frames: &[&[u8]], out: &[f32]) -> Result<(), Error> {
     let (side, tokens, width) = (encoder.image_size(), encoder.tokens(), encoder.width());
     let size = side * side * 3;
     if let Some((i, frame)) = frames.iter().enumerate().find(|(_, frame)| frame.len() != size) {
