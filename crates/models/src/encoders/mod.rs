@@ -73,11 +73,6 @@ pub trait FrozenEncoder: std::fmt::Debug + Send + Sync {
     /// A frame or `out` has another length.
     fn encode(&self, frames: &[&[u8]], out: &mut [f32]) -> Result<(), Error>;
 
-    /// Whether it was trained on frames shrunk by averaging areas, instead of by linear interpolation.
-    fn area_filter(&self) -> bool {
-        false
-    }
-
     /// SHA-256 over weights and settings in hexadecimal: encoders that agree in it give the same tokens.
     fn fingerprint(&self) -> String;
 }
