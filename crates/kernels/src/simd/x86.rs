@@ -2,7 +2,7 @@
 //!
 //! SAFETY of every block below: these types are named only by the `kernel!` macro, inside functions compiled
 //! with their target features and called only after run-time detection; loads and stores go through
-//! references to sixteen values.
+//! references to sixteen values, or are masked to the length of their slice.
 #![allow(unsafe_code)]
 
 use super::{LANES, Lanes};
@@ -60,6 +60,19 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn store(self, out: &mut [f32; LANES]) {
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), self.0) }
+    }
+    #[inline(always)]
+    fn load_part(x: &[f32], fill: f32) -> Self {
+        assert!(x.len() <= LANES);
+        let mask = ((1u32 << x.len()) - 1) as u16;
+        // Lanes without a mask bit are not read.
+        Self(unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, x.as_ptr()) })
+    }
+    #[inline(always)]
+    fn store_part(self, out: &mut [f32]) {
+        assert!(out.len() <= LANES);
+        let mask = ((1u32 << out.len()) - 1) as u16;
+        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, self.0) }
     }
     #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
