@@ -156,7 +156,7 @@ fn run<V: tile::Tile, const K_MAJOR: bool>(
         let packed = scratch.0.reserve(blocks * chunk.len() * TILE_VALUES);
         for (i, out) in packed.chunks_exact_mut(TILE_VALUES).enumerate() {
             let rows = part(m, tiles, chunk.start + i % chunk.len());
-            pack_tile(a, lda, layout, rows, block(i / chunk.len()), out);
+            pack_tile::<V>(a, lda, layout, rows, block(i / chunk.len()), out);
         }
         // With one block of K no accumulator waits: all tiles share one slot.
         let slots = if blocks == 1 { 1 } else { chunk.len() };

@@ -58,7 +58,7 @@ impl<V: Tile> Engine<V> for Single<V> {
     #[inline(always)]
     fn pack(x: &[f32], lda: usize, rows: Range<usize>, depth: usize, a: &mut [f32]) {
         for (block, a) in a.chunks_exact_mut(TILE_VALUES).take(depth.div_ceil(KC)).enumerate() {
-            pack_tile(x, lda, Layout::Normal, rows.clone(), block * KC..depth.min((block + 1) * KC), a);
+            pack_tile::<V>(x, lda, Layout::Normal, rows.clone(), block * KC..depth.min((block + 1) * KC), a);
         }
     }
 

@@ -119,6 +119,31 @@ impl Lanes for Avx512 {
             reduce_half(_mm256_add_ps(_mm512_castps512_ps256(self.0), high))
         }
     }
+    #[inline(always)]
+    fn reduce_add_each(x: [Self; LANES]) -> Self {
+        // The levels of the tree for all sixteen at once, halves, quarters and pairs of their lanes side by side.
+        let (mut halves, mut quarters, mut pairs) = ([x[0]; 8], [x[0]; 4], [x[0]; 2]);
+        unsafe {
+            for i in 0..8 {
+                let (a, b) = (x[i % 4 + i / 4 * 8].0, x[i % 4 + i / 4 * 8 + 4].0);
+                let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+                halves[i] = Self(_mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b)));
+            }
+            for i in 0..4 {
+                let (a, b) = (halves[i].0, halves[i + 4].0);
+                let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+                quarters[i] = Self(_mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b)));
+            }
+            for i in 0..2 {
+                let (a, b) = (quarters[2 * i].0, quarters[2 * i + 1].0);
+                let low = _mm512_shuffle_ps::<0b01_00_01_00>(a, b);
+                pairs[i] = Self(_mm512_add_ps(low, _mm512_shuffle_ps::<0b11_10_11_10>(a, b)));
+            }
+            let (a, b) = (pairs[0].0, pairs[1].0);
+            let low = _mm512_shuffle_ps::<0b10_00_10_00>(a, b);
+            Self(_mm512_add_ps(low, _mm512_shuffle_ps::<0b11_01_11_01>(a, b)))
+        }
+    }
 }
 
 impl Lanes for Avx2 {
