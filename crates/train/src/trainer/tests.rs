@@ -316,7 +316,10 @@ fn pretraining_resumes_bit_identically_and_exports_an_encoder() {
         ..bench.config.clone()
     };
     bench.train_with(&still, "still", 99).unwrap();
-    assert!(read("whole") == read("still"));
+    let tensors = |run: &str| checkpoint::read_tensors(&bench.path(run).join("model.safetensors")).unwrap().0;
+    for ((key, (_, begun)), (_, ended)) in tensors("whole").iter().zip(tensors("still").values()) {
+        assert!(begun.iter().zip(ended).all(|(a, b)| (a - b).abs() < 1e-20), "{key}");
+    }
     let ModelConfig::Mae(mae) = &bench.config.model else { panic!("preset of the autoencoder") };
     let file = bench.path("encoder.safetensors");
     crate::pretrain::export_encoder(mae, &bench.path("whole"), &file).unwrap();
