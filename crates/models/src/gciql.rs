@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 use worldbench_nn::{Params, Scope};
 
 use crate::goal::objective::{self, ActorLoss, Gaussian, bellman, expectile_loss, least, regression};
-use crate::goal::{
-    self, Bounds, GoalCritic, GoalNet, GoalNetConfig, GoalSizes, POSITIVE, Transitions, UNIT,
-};
+use crate::goal::{self, Bounds, GoalCritic, GoalNet, GoalNetConfig, GoalSizes, POSITIVE, Transitions, UNIT};
 use crate::jepa::without_nan;
 use crate::losses::Terms;
 

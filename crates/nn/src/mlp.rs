@@ -55,9 +55,8 @@ impl Mlp {
         for i in 0..config.layers {
             let layer = linear(scope, &format!("{key}.layers.{i}"), [width, config.hidden], 1.0);
             width = config.hidden;
-            let norm = config
-                .layer_norm
-                .then(|| LayerNorm::new(scope, &format!("{key}.norms.{i}"), width, EPS));
+            let norm =
+                config.layer_norm.then(|| LayerNorm::new(scope, &format!("{key}.norms.{i}"), width, EPS));
             hidden.push((layer, norm));
         }
         Self { hidden, output: linear(scope, &format!("{key}.out"), [width, outputs], gain) }
@@ -88,7 +87,10 @@ mod tests {
         let output = params.get("net.out.weight").unwrap();
         assert!(output.iter().all(|w| w.abs() <= (0.06f32 / 3.0).sqrt()));
         let keys: Vec<_> = params.entries().iter().map(|e| e.key.as_str()).collect();
-        assert_eq!(keys[..4], ["net.layers.0.weight", "net.layers.0.bias", "net.norms.0.weight", "net.norms.0.bias"]);
+        assert_eq!(
+            keys[..4],
+            ["net.layers.0.weight", "net.layers.0.bias", "net.norms.0.weight", "net.norms.0.bias"]
+        );
         params.get_mut("net.layers.0.weight").unwrap().copy_from_slice(&[1.0, -2.0]);
         params.get_mut("net.out.weight").unwrap().copy_from_slice(&[3.0, 1.0]);
         let device = crate::device("cpu").unwrap().inner();

@@ -146,7 +146,14 @@ fn members(key: &str, heads: usize) -> Vec<String> {
     }
 }
 
-fn perceptron(scope: &mut Scope, key: &str, inputs: usize, outputs: usize, gain: f32, config: MlpConfig) -> Mlp {
+fn perceptron(
+    scope: &mut Scope,
+    key: &str,
+    inputs: usize,
+    outputs: usize,
+    gain: f32,
+    config: MlpConfig,
+) -> Mlp {
     Mlp::new(scope, key, [inputs, outputs], gain, config)
 }
 

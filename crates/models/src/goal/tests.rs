@@ -110,7 +110,8 @@ fn a_perceptron_takes_frames_by_themselves_and_a_transformer_looks_back() {
         let build = |s: &mut Scope| GoalNet::actor(s, &network, &sizes, 2);
         let net = params.bind_frozen(&device, build).unwrap();
         let run = |obs: &Tensor<4>| to_vec(net.forward(obs, &batch.actor_goal).narrow(1, 1, 2)).unwrap();
-        let difference = run(&batch.obs).iter().zip(run(&other)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let difference =
+            run(&batch.obs).iter().zip(run(&other)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert_eq!(difference > 1e-3, looks_back, "{network:?}: {difference}");
         // The first frames do not see later ones.
         let alone = to_vec(net.forward(&batch.obs.clone().narrow(1, 0, 1), &batch.actor_goal)).unwrap();
@@ -139,7 +140,9 @@ fn bad_sizes_are_named() {
 #[test]
 fn configurations_are_read_with_defaults_and_without_unknown_keys() {
     let read = |text: &str| serde_json::from_str::<GciqlConfig>(text);
-    let config = read(r#"{"network": {"kind": "mlp", "hidden": 64}, "actor": {"kind": "awr", "alpha": 3.0}}"#).unwrap();
+    let config =
+        read(r#"{"network": {"kind": "mlp", "hidden": 64}, "actor": {"kind": "awr", "alpha": 3.0}}"#)
+            .unwrap();
     assert_eq!(config.network, GoalNetConfig::Mlp(MlpConfig { hidden: 64, ..MlpConfig::default() }));
     assert_eq!((config.actor, config.expectile), (ActorLoss::Awr { alpha: 3.0 }, 0.9));
     for bad in [
@@ -178,7 +181,8 @@ fn the_goal_ends_the_bellman_target() {
 
 #[test]
 fn advantage_weighted_regression_by_hand() {
-    let policy = Gaussian { mean: tensor(&[0.0, 1.0, 0.0, 0.0], [2, 1, 2]), log_std: tensor(&[0.0, 0.5], [2]) };
+    let policy =
+        Gaussian { mean: tensor(&[0.0, 1.0, 0.0, 0.0], [2, 1, 2]), log_std: tensor(&[0.0, 0.5], [2]) };
     let actions = tensor(&[1.0, 0.0, 0.0, 2.0], [2, 1, 2]);
     let advantage = tensor(&[0.1, 5.0], [2, 1]);
     let weights = to_vec(advantage_weights(advantage.clone(), 3.0)).unwrap();
@@ -258,7 +262,8 @@ pub(crate) fn finite_differences<M>(
         assert!(!range.is_empty(), "{span}");
         let norm = gradient[range.clone()].iter().map(|g| f64::from(g * g)).sum::<f64>().sqrt();
         assert!(norm > 1e-4, "{span}: no gradient");
-        let step = 2e-2 / norm;
+        // Small, because the least of two heads has kinks.
+        let step = 2e-3 / norm;
         let moved = |sign: f64| {
             let mut params = params.clone();
             for i in range.clone() {
@@ -313,9 +318,12 @@ fn an_actor_changes_no_value_and_constant_deviations_stay() {
     let (model, leaves) = params.bind(&device, build).unwrap();
     let frozen = params.bind_frozen(&device, build).unwrap();
     let gradient = leaves.gradients(&model.actor_loss(&frozen, &batch, &bounds).total).unwrap();
-    for (span, touched) in
-        [("action_predictor.", true), ("value_predictor.", false), ("critic_predictor.", false), ("log_stds", false)]
-    {
+    for (span, touched) in [
+        ("action_predictor.", true),
+        ("value_predictor.", false),
+        ("critic_predictor.", false),
+        ("log_stds", false),
+    ] {
         assert_eq!(gradient[params.group(span)].iter().any(|&g| g != 0.0), touched, "{span}");
     }
 }

@@ -35,7 +35,7 @@ mod chain {
 
     /// Root of an increasing function.
     fn bisect(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
-        for _ in 0..200 {
+        for _ in 0..60 {
             let middle = 0.5 * (low + high);
             if f(middle) < 0.0 { low = middle } else { high = middle }
         }
@@ -47,7 +47,7 @@ mod chain {
     pub fn optimum() -> Vec<[f64; 2]> {
         let mut values = vec![0.0; STATES * STATES];
         let mut q = vec![[0.0; 2]; STATES * STATES];
-        for _ in 0..2000 {
+        for _ in 0..200 {
             for (state, goal) in pairs() {
                 let bootstrap = |a: usize| {
                     let next = next(state, a);
@@ -104,11 +104,10 @@ fn learn() -> Vec<[f64; 2]> {
     let here = one_hot(rows.iter().map(|&(s, g, _)| cell(s, g)), cells);
     let there = one_hot(rows.iter().map(|&(s, g, a)| cell(chain::next(s, a), g)), cells);
     let action = one_hot(rows.iter().map(|&(_, _, a)| a), 2);
-    let alive: Vec<f32> =
-        rows.iter().map(|&(s, g, a)| f32::from(u8::from(chain::next(s, a) != g))).collect();
+    let alive: Vec<f32> = rows.iter().map(|&(s, g, a)| f32::from(u8::from(chain::next(s, a) != g))).collect();
     let alive = tensor::<2>(&alive, [count, 1]);
     let (mut table, mut target) = (vec![0.0f32; cells * 2], vec![0.0f32; cells * 2]);
-    for _ in 0..4000 {
+    for _ in 0..2500 {
         let leaf = tensor::<2>(&table, [cells, 2]).require_grad();
         let q = here.clone().matmul(leaf.clone()); // [rows, 2]
         let next = there.clone().matmul(tensor(&target, [cells, 2]));
@@ -162,7 +161,11 @@ fn on_a_chain_it_finds_the_optimum_the_expert_and_a_reward_that_asks_for_the_exp
             let at = state * STATES + goal;
             best[at] = [0, 1].map(|a| {
                 let to = next(state, a);
-                let future = if to == goal { 0.0 } else { best[to * STATES + goal].into_iter().fold(f64::MIN, f64::max) };
+                let future = if to == goal {
+                    0.0
+                } else {
+                    best[to * STATES + goal].into_iter().fold(f64::MIN, f64::max)
+                };
                 rewards[at][a] + DISCOUNT * future
             });
         }
@@ -206,7 +209,8 @@ fn the_density_of_a_sample_is_that_of_the_squashed_gaussian() {
 #[test]
 fn gradients_are_the_slopes_of_the_losses() {
     let sizes = GoalSizes::flat(4, 2);
-    let config = IqLearnConfig { network: small(), beta_bc: 0.5, temperature: 0.2, ..IqLearnConfig::default() };
+    let config =
+        IqLearnConfig { network: small(), beta_bc: 0.5, temperature: 0.2, ..IqLearnConfig::default() };
     let build = |s: &mut Scope| IqLearn::build(s, &sizes, &config);
     let device = device("cpu").unwrap();
     let params = config.init(&sizes, 1);
@@ -251,5 +255,8 @@ fn missing_actions_count_as_zero() {
     let loss = |action| number(&net.loss(&net, &net, &batch(action), &noise, &bounds).total);
     assert_eq!(loss(f32::NAN), loss(0.0));
     let mode = activation::tanh(net.actor.forward(&batch(0.0).obs, &batch(0.0).goal).narrow(2, 0, 1));
-    assert_eq!(to_vec(mode).unwrap(), to_vec(net.policy(&batch(0.0).obs, &batch(0.0).goal).mode(&bounds)).unwrap());
+    assert_eq!(
+        to_vec(mode).unwrap(),
+        to_vec(net.policy(&batch(0.0).obs, &batch(0.0).goal).mode(&bounds)).unwrap()
+    );
 }

@@ -157,11 +157,7 @@ impl Fixture {
         Ok(())
     }
 
-    fn learner<M>(
-        &self,
-        params: &Params,
-        build: impl Fn(&mut Scope) -> M,
-    ) -> Result<(M, Leaves, M), Error> {
+    fn learner<M>(&self, params: &Params, build: impl Fn(&mut Scope) -> M) -> Result<(M, Leaves, M), Error> {
         let (model, leaves) = params.bind(&self.device, &build)?;
         Ok((model, leaves, params.bind_frozen(&self.device, &build)?))
     }
