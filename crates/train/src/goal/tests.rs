@@ -8,7 +8,7 @@ use worldbench_data::{Split, Store};
 
 use crate::goal::{GoalEncoder, Objective, Phases};
 use crate::trainer::tests::{TINY, store};
-use crate::{Learner, Model, ModelConfig, TrainConfig, TrainError, Trainer, checkpoint};
+use crate::{Model, ModelConfig, TrainConfig, TrainError, Trainer, checkpoint};
 
 const PRESETS: [&str; 5] = [
     include_str!("../../../../configs/train/gcbc-compact.toml"),
