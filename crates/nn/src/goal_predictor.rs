@@ -64,8 +64,8 @@ const QUERY_STD: f32 = 0.02;
 #[derive(Clone, Debug)]
 enum Role {
     Frames,
-    Goal(LayerNorm),
-    Pool(Tensor<3>),
+    Goal(Box<LayerNorm>),
+    Pool(Box<Tensor<3>>),
 }
 
 /// Attention with separate projections for queries and for keys with values.
@@ -157,9 +157,10 @@ impl Trunk {
             let role = |scope: &mut Scope| {
                 if pooling == Pooling::Attention && i + 1 == depth {
                     let init = Init::Normal(QUERY_STD);
-                    Role::Pool(scope.param(&format!("{key}.0.frame_tokens"), [1, frames, width], init))
+                    let queries = scope.param(&format!("{key}.0.frame_tokens"), [1, frames, width], init);
+                    Role::Pool(Box::new(queries))
                 } else if goal && i % 2 == 1 {
-                    Role::Goal(LayerNorm::new(scope, &format!("{key}.0.norm_c"), width, EPS))
+                    Role::Goal(Box::new(LayerNorm::new(scope, &format!("{key}.0.norm_c"), width, EPS)))
                 } else {
                     Role::Frames
                 }

@@ -153,14 +153,14 @@ fn perceptron(
     outputs: usize,
     gain: f32,
     config: MlpConfig,
-) -> Mlp {
-    Mlp::new(scope, key, [inputs, outputs], gain, config)
+) -> Box<Mlp> {
+    Box::new(Mlp::new(scope, key, [inputs, outputs], gain, config))
 }
 
 #[derive(Clone, Debug)]
 enum Net {
     Tokens(Box<GoalPredictor>),
-    Mlp(Mlp),
+    Mlp(Box<Mlp>),
 }
 
 /// An actor or a value network, bound to a device.
@@ -214,7 +214,7 @@ impl GoalNet {
 #[derive(Clone, Debug)]
 enum CriticNet {
     Tokens(Box<QPredictor>),
-    Mlp(Mlp),
+    Mlp(Box<Mlp>),
 }
 
 /// A critic Q(s, a, g), bound to a device.
@@ -252,7 +252,7 @@ impl GoalCritic {
 #[derive(Clone, Debug)]
 enum MetricNet {
     Tokens(Box<MetricPredictor>),
-    Mlp(Mlp),
+    Mlp(Box<Mlp>),
 }
 
 /// A value that is the negative distance of embeddings, bound to a device.
