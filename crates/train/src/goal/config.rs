@@ -197,7 +197,7 @@ impl GoalTraining {
                 "model.chunk = {chunk}: the critic of {method} judges single actions; use 1"
             ));
         }
-        if !(self.cache_gb >= 0.0) {
+        if self.cache_gb.is_nan() || self.cache_gb < 0.0 {
             return fail(format!("model.cache_gb = {} must be at least 0", self.cache_gb));
         }
         if self.phases == Phases::TwoPhase
