@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use worldbench_core::config::Layers;
 use worldbench_data::{Split, Store};
-use worldbench_eval::policies::{Planner, PlannerConfig};
+use worldbench_eval::policies::{FeedForward, FeedForwardConfig, PlannerConfig};
 use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training};
-use worldbench_eval::{RowResult, System};
+use worldbench_eval::{Policy, RowResult, System};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
 use worldbench_train::checkpoint::{file_hash, write_atomic};
-use worldbench_train::{Method, ModelConfig, TrainConfig, Trainer};
+use worldbench_train::goal::GoalEncoder;
+use worldbench_train::{Method, Model, ModelConfig, TrainConfig, Trainer};
 
 use crate::config::{PLAN, Presets, TRAIN, unknown};
 use crate::output::{bar, command_line, print};
@@ -53,8 +54,16 @@ pub fn planner_config(name: &str, sets: &[String]) -> Result<PlannerConfig> {
     Ok(preset_layers::<PlannerConfig>(PLAN, name, sets)?.resolve()?)
 }
 
-/// Trains, or continues, the run in `directory` on the store at `data`. Returns the seconds of training in all.
-pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<f64> {
+/// A finished training run.
+pub struct Trained {
+    /// Seconds of training over all resumptions.
+    pub seconds: f64,
+    /// Number of trained parameters.
+    pub parameters: usize,
+}
+
+/// Trains, or continues, the run in `directory` on the store at `data`.
+pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<Trained> {
     let store = Arc::new(Store::open(data)?);
     let data_hash = store.hash().to_string();
     let split = Split::by_source(&store, config.validation, config.seed);
@@ -93,6 +102,7 @@ pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<f64>
         true
     })?;
     bar.finish_and_clear();
+    let trained = Trained { seconds: trainer.seconds(), parameters: learner.params().len() };
     let trained_here = trainer.step() > begun;
     if trained_here || !directory.join(PROVENANCE_FILE).is_file() {
         let here = Provenance::here(&command_line(), config.threads);
@@ -100,15 +110,15 @@ pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<f64>
             seed: Some(config.seed),
             steps: trainer.step(),
             batch: config.batch,
-            parameters: parameters(config),
-            seconds: trainer.seconds(),
+            parameters: trained.parameters,
+            seconds: trained.seconds,
             threads: config.threads,
             data_hash,
             peak_memory: here.peak_memory.filter(|_| trained_here),
         };
         Provenance { training: Some(training), ..here }.save(directory)?;
     }
-    Ok(trainer.seconds())
+    Ok(trained)
 }
 
 /// Copies what evaluation needs out of the finished run `run` into `target`.
@@ -128,20 +138,54 @@ pub fn export(run: &Path, target: &Path, card: &str) -> Result<()> {
     Ok(write_atomic(&target.join("card.md"), card.as_bytes())?)
 }
 
-/// The checkpoint in `directory` with a planner, what its rows are labelled, and the environment it was trained on.
-pub fn load(
-    directory: &Path,
-    planner: &str,
-    sets: &[String],
-    rollouts: RolloutOptions,
-) -> Result<(System, Planner, String)> {
-    let config = planner_config(planner, sets)?;
-    let loaded = worldbench_train::load_with(directory, rollouts)?;
-    let worldbench_train::Loaded { model, method, environment, .. } = loaded;
-    let name = format!("{}-{}", method.name(), file_label(planner, rollouts.precision));
+/// How a checkpoint acts.
+#[derive(Debug, Clone, Copy)]
+pub struct Use<'a> {
+    /// Planner of a world model, a preset or a file; none is CEM. A policy takes none.
+    pub planner: Option<&'a str>,
+    /// Values laid over the planner's, or over those of a policy (`execute`).
+    pub sets: &'a [String],
+    /// How rollouts are computed.
+    pub rollouts: RolloutOptions,
+}
+
+/// The planner of a world model when none is named.
+const PLANNER: &str = "cem";
+
+/// A checkpoint ready to act, and what its rows are labelled.
+pub struct Acting {
+    pub system: System,
+    pub policy: Box<dyn Policy>,
+    /// Planner of the row, or what tells a policy's row from others of its method.
+    pub label: String,
+    /// Name of the environment that it was trained on.
+    pub trained_on: String,
+}
+
+/// The checkpoint in `directory`, used as `how` says.
+pub fn load(directory: &Path, how: Use) -> Result<Acting> {
+    let loaded = worldbench_train::load_with(directory, how.rollouts)?;
     let hash = file_hash(&directory.join("model.safetensors"))?;
-    let system = system(method).context("a frozen encoder is no world model")?;
-    Ok((system, config.build(name, hash, model)?, environment))
+    let (method, note, trained_on) = (loaded.method, loaded.label, loaded.environment);
+    let system = system(method).context("a frozen encoder does not act")?;
+    match loaded.model {
+        Model::World(model) => {
+            let planner = how.planner.unwrap_or(PLANNER);
+            let name = format!("{}-{}", method.name(), file_label(planner, how.rollouts.precision));
+            let policy = planner_config(planner, how.sets)?.build(name, hash, model)?;
+            let label = planner_label(planner, how.rollouts.precision);
+            Ok(Acting { system, policy: Box::new(policy), label, trained_on })
+        }
+        Model::Policy(model) => {
+            if let Some(planner) = how.planner {
+                bail!("--planner {planner}: {} acts without a planner; leave it out", method.name());
+            }
+            let layers = Layers::new(&FeedForwardConfig::default())?;
+            let layers = how.sets.iter().try_fold(layers, |layers, set| layers.set(set))?;
+            let policy = FeedForward::new(method.name().into(), hash, model, layers.resolve()?)?;
+            Ok(Acting { system, policy: Box::new(policy), label: note, trained_on })
+        }
+    }
 }
 
 /// The row's system for a method; none for pretraining.
@@ -150,6 +194,10 @@ pub fn system(method: Method) -> Option<System> {
         Method::Pldm => Some(System::Pldm),
         Method::Lewm => Some(System::LeWm),
         Method::DinoWm => Some(System::DinoWm),
+        Method::Gcbc => Some(System::Gcbc),
+        Method::IqLearn => Some(System::IqLearn),
+        Method::Gciql => Some(System::Gciql),
+        Method::Gcivl => Some(System::Gcivl),
         Method::Mae => None,
     }
 }
@@ -170,17 +218,18 @@ pub fn file_label(planner: &str, precision: Precision) -> String {
 /// What a reader should know about a learned row: size, frozen encoder, inputs, and planning values that differ from the
 /// planner's preset.
 pub fn describe(config: &TrainConfig, sets: &[String], row: &mut RowResult) {
-    let pixels = config.model.frame().resolution;
+    let pixels = config.model.frame().map_or(String::new(), |frame| format!(", {} px", frame.resolution));
     let inputs = if config.model.proprio() { " + proprioception" } else { "" };
     let size = match &config.model {
         ModelConfig::DinoWm(model) => format!("{} encoder", model.encoder.name.as_str()),
+        ModelConfig::GoalPolicy(model) => match &model.encoder {
+            GoalEncoder::Compact(_) => "compact encoder".into(),
+            GoalEncoder::Pretrained(encoder) => {
+                format!("{} encoder, {} px", encoder.name.as_str(), encoder.image)
+            }
+        },
         other => other.architecture().to_string(),
     };
     let sets = if sets.is_empty() { String::new() } else { format!(", {}", sets.join(" ")) };
-    row.variant = format!("{size}, {pixels} px{inputs}{sets}");
-}
-
-/// Number of trained parameters of a configuration.
-pub fn parameters(config: &TrainConfig) -> usize {
-    config.parameters()
+    row.variant = format!("{size}{pixels}{inputs}{sets}");
 }

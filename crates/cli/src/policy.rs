@@ -12,7 +12,7 @@ use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
 
 use crate::config::unknown;
-use crate::learned;
+use crate::learned::{self, Acting, Use};
 use crate::pairs::PairArgs;
 
 /// Flags that choose what acts.
@@ -27,13 +27,14 @@ pub struct PolicyArgs {
     /// Longest time that the agent may take for an answer, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = external::TIMEOUT.as_secs_f64(), requires = "policy_cmd")]
     pub policy_timeout: f64,
-    /// Checkpoint directory of a learned world model
+    /// Checkpoint directory of a learned world model or policy
     #[arg(long, value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
-    /// How the checkpoint plans: cem, mppi, or the path of a TOML file
-    #[arg(long, value_name = "NAME|PATH", default_value = "cem", requires = "checkpoint")]
-    pub planner: String,
-    /// One planning value laid over the planner's, e.g. --set solver.samples=64; may be repeated
+    /// How a world model plans: cem (the default), mppi, or the path of a TOML file
+    #[arg(long, value_name = "NAME|PATH", requires = "checkpoint")]
+    pub planner: Option<String>,
+    /// One value laid over the planner's, e.g. --set solver.samples=64, or of a policy, e.g. --set execute=2; may be
+    /// repeated
     #[arg(long, value_name = "KEY=VALUE", requires = "checkpoint")]
     pub set: Vec<String>,
     /// Precision of a full-size or patch model's rollouts: f32 (equal bits everywhere) or bf16 (faster)
@@ -103,13 +104,14 @@ impl PolicyArgs {
         let mut all: Vec<Loaded> = self.policy.iter().map(|name| load_policy(name)).collect::<Result<_>>()?;
         if let Some(directory) = &self.checkpoint {
             let rollouts = RolloutOptions { precision: self.precision, memory: self.max_memory };
-            let (system, policy, env) = learned::load(directory, &self.planner, &self.set, rollouts)?;
+            let how = Use { planner: self.planner.as_deref(), sets: &self.set, rollouts };
+            let Acting { system, policy, label, trained_on } = learned::load(directory, how)?;
             all.push(Loaded {
-                planner: learned::planner_label(&self.planner, self.precision),
+                planner: label,
                 checkpoint: Some(directory.display().to_string()),
                 training: Training::of_checkpoint(directory)?,
-                trained_on: Some(env),
-                ..Loaded::new(system, Box::new(policy))
+                trained_on: Some(trained_on),
+                ..Loaded::new(system, policy)
             });
         }
         if let Some(command) = &self.policy_cmd {

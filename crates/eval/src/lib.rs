@@ -31,6 +31,7 @@ pub mod runner;
 pub mod seeds;
 pub mod shard;
 pub mod stats;
+pub mod value;
 
 mod error;
 mod font;

@@ -13,6 +13,7 @@ mod eval;
 mod merge;
 mod perf;
 mod plan;
+mod plot;
 mod pretrain;
 mod protocol;
 mod replay;
@@ -55,6 +56,7 @@ enum Verb {
     Report(report::Args),
     Checkpoints(checkpoints::Args),
     Plan(plan::Args),
+    Plot(plot::Args),
     Diagnose(diagnose::Args),
     Replay(replay::Args),
     Selftest(selftest::Args),
@@ -81,6 +83,7 @@ impl Cli {
             Verb::Report(args) => report::run(&args),
             Verb::Checkpoints(args) => checkpoints::run(&args),
             Verb::Plan(args) => plan::run(&args),
+            Verb::Plot(args) => plot::run(&args),
             Verb::Diagnose(args) => diagnose::run(&args),
             Verb::Replay(args) => replay::run(&args),
             Verb::Selftest(args) => selftest::run(&args),

@@ -1,6 +1,6 @@
 use super::*;
 
-const VERBS: [&[&str]; 36] = [
+const VERBS: [&[&str]; 38] = [
     &["bench"],
     &["train"],
     &["pretrain"],
@@ -23,6 +23,8 @@ const VERBS: [&[&str]; 36] = [
     &["compare"],
     &["report"],
     &["plan"],
+    &["plot"],
+    &["plot", "value"],
     &["replay"],
     &["selftest"],
     &["perf"],
