@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow};
 use serde::{Serialize, de::DeserializeOwned};
 use worldbench_core::config::{Layers, nearest};
-use worldbench_env::{Spec, environment};
+use worldbench_env::{DomainRef, Spec, domain, environment};
 use worldbench_plan::SolverConfig;
 
 /// Compiled-in presets of one kind of configuration: (name, TOML).
@@ -15,6 +15,8 @@ pub type Presets = &'static [(&'static str, &'static str)];
 pub const COLLECT: Presets = &[
     ("smoke", include_str!("../../../configs/collect/smoke.toml")),
     ("quick", include_str!("../../../configs/collect/quick.toml")),
+    ("two-room", include_str!("../../../configs/collect/two-room.toml")),
+    ("two-room-smoke", include_str!("../../../configs/collect/two-room-smoke.toml")),
 ];
 
 /// Presets of `train`.
@@ -50,10 +52,11 @@ pub const BENCH: Presets = &[
     ("smoke", include_str!("../../../configs/bench/smoke.toml")),
     ("quick", include_str!("../../../configs/bench/quick.toml")),
     ("standard", include_str!("../../../configs/bench/standard.toml")),
+    ("two-room", include_str!("../../../configs/bench/two-room.toml")),
 ];
 
 /// Flags that every configurable verb shares.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct ConfigArgs {
     /// Compiled-in preset, or the path of a TOML file
     #[arg(long, value_name = "NAME|PATH")]
@@ -110,6 +113,12 @@ pub fn threads(text: &str) -> Result<usize, String> {
         Ok(count @ 0..=1024) => Ok(count),
         _ => Err("give a number of threads up to 1024; 0 takes one per core".into()),
     }
+}
+
+/// The environment called `name` behind its name; a hyphen does for the underscore.
+pub fn domain(name: &str) -> Result<DomainRef> {
+    let spec = environment(name)?;
+    domain::find(spec.name).with_context(|| format!("environment {name} is not a domain"))
 }
 
 /// The environment called `name`; a hyphen does for the underscore.

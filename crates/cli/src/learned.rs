@@ -133,13 +133,15 @@ pub struct Acting {
     pub policy: Box<dyn Policy>,
     /// Planner of the row, or what tells a policy's row from others of its method.
     pub label: String,
+    /// The environment it was trained on.
+    pub trained_on: String,
 }
 
 /// The checkpoint in `directory`, used as `how` says.
 pub fn load(directory: &Path, how: Use) -> Result<Acting> {
     let loaded = worldbench_train::load_with(directory, how.rollouts)?;
     let hash = file_hash(&directory.join("model.safetensors"))?;
-    let (method, note) = (loaded.method, loaded.label);
+    let (method, note, trained_on) = (loaded.method, loaded.label, loaded.environment);
     let system = system(method).context("a frozen encoder does not act")?;
     match loaded.model {
         Model::World(model) => {
@@ -147,7 +149,7 @@ pub fn load(directory: &Path, how: Use) -> Result<Acting> {
             let name = format!("{}-{}", method.name(), file_label(planner, how.rollouts.precision));
             let policy = planner_config(planner, how.sets)?.build(name, hash, model)?;
             let label = planner_label(planner, how.rollouts.precision);
-            Ok(Acting { system, policy: Box::new(policy), label })
+            Ok(Acting { system, policy: Box::new(policy), label, trained_on })
         }
         Model::Policy(model) => {
             if let Some(planner) = how.planner {
@@ -156,7 +158,7 @@ pub fn load(directory: &Path, how: Use) -> Result<Acting> {
             let layers = Layers::new(&FeedForwardConfig::default())?;
             let layers = how.sets.iter().try_fold(layers, |layers, set| layers.set(set))?;
             let policy = FeedForward::new(method.name().into(), hash, model, layers.resolve()?)?;
-            Ok(Acting { system, policy: Box::new(policy), label: note })
+            Ok(Acting { system, policy: Box::new(policy), label: note, trained_on })
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Loaded {
     pub policy: Box<dyn Policy>,
     /// The row's label (see [`Acting`]) and the checkpoint, for a learned policy.
     pub learned: Option<(String, String)>,
+    /// The environment that a learned policy was trained on.
+    pub trained_on: Option<String>,
 }
 
 /// The policies that need no checkpoint, in table order.
@@ -60,11 +62,17 @@ impl PolicyArgs {
         if let Some(directory) = &self.checkpoint {
             let rollouts = RolloutOptions { precision: self.precision, memory: self.max_memory };
             let how = Use { planner: self.planner.as_deref(), sets: &self.set, rollouts };
-            let Acting { system, policy, label } = learned::load(directory, how)?;
-            all.push(Loaded { system, policy, learned: Some((label, directory.display().to_string())) });
+            let Acting { system, policy, label, trained_on } = learned::load(directory, how)?;
+            let learned = Some((label, directory.display().to_string()));
+            all.push(Loaded { system, policy, learned, trained_on: Some(trained_on) });
         }
         Ok(all)
     }
+}
+
+/// The environment that any of these was trained on.
+pub fn trained_on(policies: &[Loaded]) -> Option<&str> {
+    policies.iter().find_map(|loaded| loaded.trained_on.as_deref())
 }
 
 /// The policy called `name`.
@@ -78,5 +86,5 @@ pub fn load_policy(name: &str) -> Result<Loaded> {
         System::Weak => Box::new(Baseline::Weak),
         _ => Box::new(Oracle::default()),
     };
-    Ok(Loaded { system: *system, policy, learned: None })
+    Ok(Loaded { system: *system, policy, learned: None, trained_on: None })
 }

@@ -1,12 +1,9 @@
 use serde::{Deserialize, Serialize};
-use worldbench_env::{Factors, render_state::RenderState};
+use worldbench_env::{DomainRef, Look, Scene};
 
 use crate::error::{DataError, Result};
 
-/// Values in an observed Push-T state: agent x, y; block origin x, y; block angle in `[0, 2 pi)`; agent
-/// velocity x, y. Pixels, radians and pixels per second.
-pub const STATE_DIM: usize = 7;
-/// Values in an action: x, y in the environment's units (relative mode: 100 px per unit).
+/// Values in an action: x, y in the environment's units ([`worldbench_env::Spec::action`]).
 pub const ACTION_DIM: usize = 2;
 
 /// Who acted in an episode.
@@ -17,7 +14,7 @@ pub enum Kind {
     Expert,
     /// A recorded episode replayed with noise on its actions.
     NoisyReplay,
-    /// The reference's weak policy, which hovers around the block.
+    /// Play that nobody aims at a goal, such as the reference's weak policy.
     Weak,
     /// Uniform random actions.
     Random,
@@ -50,8 +47,10 @@ impl Kind {
 }
 
 /// What is stored of an episode beside its rows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EpisodeInfo {
+    /// The environment.
+    pub env: DomainRef,
     /// Who acted.
     pub kind: Kind,
     /// Identity of the source episode. All replays of one episode share it, so that a split can keep them on
@@ -60,16 +59,16 @@ pub struct EpisodeInfo {
     /// Seed that made the episode.
     pub seed: u64,
     /// Value of every variation factor; constant over the episode.
-    pub factors: Factors,
+    pub factors: Scene,
 }
 
 /// One time step: what was observed, what the frame shows, and the action taken from here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Observed state; see [`STATE_DIM`].
-    pub state: [f64; STATE_DIM],
+    /// Observed state, laid out as [`worldbench_env::Spec::state`] says.
+    pub state: Vec<f64>,
     /// What the frame is a function of, beside the factors.
-    pub render: RenderState,
+    pub render: Look,
     /// Action executed in this row, leading to the next; NaN in the last row.
     pub action: [f32; ACTION_DIM],
 }
@@ -107,7 +106,11 @@ impl Episode {
         if self.rows.is_empty() {
             return bad("it has no rows; record at least the reset row".into());
         }
+        let spec = self.info.env.spec();
         for (t, row) in self.rows.iter().enumerate() {
+            if (row.state.len(), row.render.values.len()) != (spec.state.len(), spec.look.len()) {
+                return bad(format!("row {t} does not hold the numbers of a {} state", spec.title));
+            }
             if !row.state.iter().all(|v| v.is_finite()) {
                 return bad(format!("the state in row {t} is not finite: {:?}", row.state));
             }

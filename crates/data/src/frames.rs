@@ -1,7 +1,4 @@
-use worldbench_env::{
-    Factors, RenderState,
-    raster::{RasterError, Render, Renderer},
-};
+use worldbench_env::{Camera, DomainRef, Look, Scene, raster::RasterError};
 
 use crate::{
     error::{DataError, Result},
@@ -12,14 +9,24 @@ use crate::{
 /// Turns rows into frames, with one renderer that is rebuilt only when the factors change.
 pub struct FrameSource {
     spec: FrameSpec,
-    renderer: Option<(Factors, Renderer)>,
+    eye: Option<Eye>,
+}
+
+/// A renderer and what it draws.
+struct Eye {
+    env: DomainRef,
+    /// The factors of the latest frame.
+    factors: Scene,
+    /// Those of them that show.
+    visible: Scene,
+    camera: Box<dyn Camera>,
 }
 
 impl FrameSource {
     /// A source of frames of the given size.
     #[must_use]
     pub fn new(spec: FrameSpec) -> Self {
-        Self { spec, renderer: None }
+        Self { spec, eye: None }
     }
 
     /// Writes the frame of `row` into `out`, `[R, R, 3]` bytes: the stored one where the episode has pixels,
@@ -45,38 +52,33 @@ impl FrameSource {
             out.copy_from_slice(frame);
             return Ok(());
         }
-        self.render(episode, &view.info().factors, &view.render(row), out)
+        let info = view.info();
+        self.render(episode, info.env, &info.factors, &view.render(row), out)
     }
 
     /// Draws the frame of one state in the scene `factors` into `out`, `[R, R, 3]` bytes.
     pub(crate) fn render(
         &mut self,
         episode: usize,
-        factors: &Factors,
-        state: &RenderState,
+        env: DomainRef,
+        factors: &Scene,
+        state: &Look,
         out: &mut [u8],
     ) -> Result<()> {
         let fault = |e: RasterError| DataError::Env { episode, reason: e.to_string() };
-        let factors = visible(factors);
-        let renderer = match self.renderer.take() {
-            Some((drawn, renderer)) if drawn == factors => renderer,
-            _ => Renderer::new(&factors, self.spec.resolution, self.spec.filter).map_err(fault)?,
+        let eye = match self.eye.take() {
+            Some(eye) if eye.env == env && eye.factors == *factors => eye,
+            other => {
+                let visible = env.visible(factors);
+                let camera = match other.filter(|eye| eye.env == env && eye.visible == visible) {
+                    Some(eye) => eye.camera,
+                    None => env.camera(&visible, self.spec.resolution, self.spec.filter).map_err(fault)?,
+                };
+                Eye { env, factors: factors.clone(), visible, camera }
+            }
         };
-        let (_, renderer) = self.renderer.insert((factors, renderer));
-        renderer.render(state, out).map_err(fault)
-    }
-}
-
-/// The factors with those reset that only set where an episode starts: they do not change its frames.
-fn visible(factors: &Factors) -> Factors {
-    let start = Factors::default();
-    Factors {
-        agent_angle: start.agent_angle,
-        agent_start: start.agent_start,
-        agent_velocity: start.agent_velocity,
-        block_angle: start.block_angle,
-        block_start: start.block_start,
-        ..*factors
+        let eye = self.eye.insert(eye);
+        eye.camera.shoot(state, out).map_err(fault)
     }
 }
 

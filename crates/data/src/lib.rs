@@ -20,7 +20,7 @@ mod record;
 mod split;
 mod windows;
 
-pub use episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Pixels, Row, STATE_DIM};
+pub use episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Pixels, Row};
 pub use error::{DataError, Result};
 pub use frames::FrameSource;
 pub use goals::{GoalSampler, GoalSampling, Moment};

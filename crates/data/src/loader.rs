@@ -14,7 +14,7 @@ use worldbench_core::Stream;
 use worldbench_env::raster::Filter;
 
 use crate::{
-    episode::{ACTION_DIM, STATE_DIM},
+    episode::ACTION_DIM,
     error::{DataError, Result},
     frames::FrameSource,
     normaliser::Normaliser,
@@ -27,7 +27,7 @@ use crate::{
 pub struct FrameSpec {
     /// Height and width R in pixels.
     pub resolution: usize,
-    /// How the 512 px canvas is brought to `resolution`.
+    /// How the canvas is brought to `resolution`.
     pub filter: Filter,
 }
 
@@ -60,8 +60,10 @@ pub struct Batch {
     pub frames: Vec<u8>,
     /// `[B, T, f * 2]` normalised action blocks: block t leads from frame t to frame t + 1.
     pub actions: Vec<f32>,
-    /// `[B, T, 7]` observed states of the frames, raw.
+    /// `[B, T, n]` observed states of the frames, raw; n is the environment's.
     pub states: Vec<f32>,
+    /// `[B, T, 4]` agent position and velocity, raw; 0 where the environment has none.
+    pub proprio: Vec<f32>,
     /// `[B, T]`: the block holds a missing action (only the last block of an episode's last clip does).
     pub missing: Vec<bool>,
     /// `[B]` which clips these are.
@@ -300,6 +302,8 @@ impl Plan {
         batch.frames.resize(chosen.len() * self.spec.num_steps * frame_size, 0);
         batch.actions.clear();
         batch.states.clear();
+        batch.proprio.clear();
+        let env = self.store.env().spec();
         batch.missing.clear();
         batch.windows.clear();
         let mut slots = batch.frames.chunks_exact_mut(frame_size.max(1));
@@ -309,8 +313,9 @@ impl Plan {
                 if let (Some(frames), Some(slot)) = (frames.as_mut(), slots.next()) {
                     frames.write(window.episode as usize, &view, row, slot)?;
                 }
-                let state: [f64; STATE_DIM] = view.state(row);
-                batch.states.extend(state.map(|v| v as f32));
+                let state = view.state(row);
+                batch.proprio.extend(env.proprioception(&state).map(|v| v as f32));
+                batch.states.extend(state.into_iter().map(|v| v as f32));
             }
             let start = batch.actions.len();
             batch.actions.extend(self.spec.actions(view, window).flatten());

@@ -1,10 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    episode::{ACTION_DIM, STATE_DIM},
-    error::Result,
-    store::Store,
-};
+use crate::{episode::ACTION_DIM, error::Result, store::Store};
 
 /// How a column is brought to a common scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,11 +37,19 @@ impl Normaliser {
     /// Fits on `rows`; rows with a NaN are left out. Without any row the result is the identity.
     #[must_use]
     pub fn fit<const D: usize>(kind: NormaliserKind, rows: impl IntoIterator<Item = [f64; D]>) -> Self {
-        let rows: Vec<[f64; D]> = rows.into_iter().filter(|r| r.iter().all(|v| !v.is_nan())).collect();
+        Self::fit_rows(kind, D, rows)
+    }
+
+    fn fit_rows<R: AsRef<[f64]>>(
+        kind: NormaliserKind,
+        dim: usize,
+        rows: impl IntoIterator<Item = R>,
+    ) -> Self {
+        let rows: Vec<R> = rows.into_iter().filter(|r| r.as_ref().iter().all(|v| !v.is_nan())).collect();
         if rows.is_empty() || kind == NormaliserKind::None {
-            return Self { kind, ..Self::none(D) };
+            return Self { kind, ..Self::none(dim) };
         }
-        let columns = (0..D).map(|d| rows.iter().map(|row| row[d]).collect::<Vec<f64>>());
+        let columns = (0..dim).map(|d| rows.iter().map(|row| row.as_ref()[d]).collect::<Vec<f64>>());
         let (offset, scale) = columns.map(|column| fit_column(kind, column)).unzip();
         Self { kind, offset, scale }
     }
@@ -68,12 +72,12 @@ impl Normaliser {
     /// # Errors
     /// When an episode does not exist.
     pub fn fit_states(kind: NormaliserKind, store: &Store, episodes: &[usize]) -> Result<Self> {
-        let mut rows: Vec<[f64; STATE_DIM]> = Vec::new();
+        let mut rows: Vec<Vec<f64>> = Vec::new();
         for &index in episodes {
             let view = store.view(index)?;
             rows.extend((0..view.len()).map(|t| view.state(t)));
         }
-        Ok(Self::fit(kind, rows))
+        Ok(Self::fit_rows(kind, store.env().spec().state.len(), rows))
     }
 
     /// Number of columns.

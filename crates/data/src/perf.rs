@@ -9,7 +9,7 @@ use std::{
 };
 
 use worldbench_core::Stream;
-use worldbench_env::{Factors, PushT, PushTConfig, raster::Filter};
+use worldbench_env::{Factors, PushT, PushTConfig, domain::domain, raster::Filter};
 
 use crate::{
     ACTION_DIM, DataError, FrameSpec, Kind, Loader, LoaderConfig, Normaliser, Result, Store, StoreWriter,
@@ -50,7 +50,7 @@ pub fn throughput(threads: usize, resolution: usize, batches: usize) -> Result<T
 }
 
 fn write_store(path: &std::path::Path) -> Result<()> {
-    let mut writer = StoreWriter::create(path)?;
+    let mut writer = StoreWriter::create(path, domain::<PushT>())?;
     for seed in 0..EPISODES {
         let mut stream = Stream::new(seed, "perf data", &[]);
         let mut env = PushT::new(&Factors::default(), PushTConfig::default());

@@ -1,4 +1,4 @@
-use worldbench_env::PushT;
+use worldbench_env::{Environment, Scene, domain::Appearance, domain::domain};
 
 use crate::episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Row};
 
@@ -11,15 +11,15 @@ pub struct Recorder {
 impl Recorder {
     /// Starts an episode at the environment's present state. See [`EpisodeInfo`] for `source` and `seed`.
     #[must_use]
-    pub fn new(env: &PushT, kind: Kind, source: u64, seed: u64) -> Self {
-        let info = EpisodeInfo { kind, source, seed, factors: *env.factors() };
+    pub fn new<E: Environment + 'static>(env: &E, kind: Kind, source: u64, seed: u64) -> Self {
+        let info = EpisodeInfo { env: domain::<E>(), kind, source, seed, factors: Scene::of(env.factors()) };
         Self { episode: Episode { info, rows: Vec::new(), pixels: None } }
     }
 
     /// Notes the present row with `action` and executes it, in the f32 precision of planners and policies.
-    pub fn step(&mut self, env: &mut PushT, action: [f32; ACTION_DIM]) {
-        self.episode.rows.push(row(env, action));
-        env.step_f32(action);
+    pub fn step<E: Environment>(&mut self, env: &mut E, action: [f32; ACTION_DIM]) {
+        self.episode.rows.push(Row::of(env, action));
+        env.step(action);
     }
 
     /// Steps recorded so far.
@@ -30,19 +30,19 @@ impl Recorder {
 
     /// Adds the last row, which has no action, and returns the episode.
     #[must_use]
-    pub fn finish(mut self, env: &PushT) -> Episode {
-        self.episode.rows.push(row(env, [f32::NAN; ACTION_DIM]));
+    pub fn finish<E: Environment>(mut self, env: &E) -> Episode {
+        self.episode.rows.push(Row::of(env, [f32::NAN; ACTION_DIM]));
         self.episode
     }
 }
 
 /// Plays at most `max_steps` of `policy` from the environment's present state and returns the episode; the policy
 /// sees the environment and the step number, and ends the episode early with `None`.
-pub fn record(
-    env: &mut PushT,
+pub fn record<E: Environment + 'static>(
+    env: &mut E,
     (kind, source, seed): (Kind, u64, u64),
     max_steps: usize,
-    mut policy: impl FnMut(&PushT, usize) -> Option<[f32; ACTION_DIM]>,
+    mut policy: impl FnMut(&E, usize) -> Option<[f32; ACTION_DIM]>,
 ) -> Episode {
     let mut recorder = Recorder::new(env, kind, source, seed);
     for t in 0..max_steps {
@@ -52,15 +52,18 @@ pub fn record(
     recorder.finish(env)
 }
 
-fn row(env: &PushT, action: [f32; ACTION_DIM]) -> Row {
-    Row { state: env.state(), render: env.render_state(), action }
+impl Row {
+    /// The environment as it stands, and the action taken from here.
+    pub fn of<E: Environment>(env: &E, action: [f32; ACTION_DIM]) -> Self {
+        Self { state: env.state().as_ref().to_vec(), render: env.render_state().look(), action }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use worldbench_core::Stream;
     use worldbench_env::{
-        Factors, PushTConfig,
+        Factors, PushT, PushTConfig,
         raster::{Filter, Render, Renderer},
     };
 

@@ -1,7 +1,8 @@
 //! Small synthetic episodes for this crate's tests.
 
 use worldbench_core::Stream;
-use worldbench_env::{Factors, Marks, RenderState};
+use worldbench_env::domain::{Appearance, domain};
+use worldbench_env::{Factors, Marks, PushT, RenderState, Scene};
 
 use crate::{
     episode::{Episode, EpisodeInfo, Kind, Pixels, Row},
@@ -17,20 +18,22 @@ pub(crate) fn episode(seed: u64, source: u64, rows: usize) -> Episode {
             (0..if t.is_multiple_of(3) { t % 4 } else { 0 }).map(|_| mark(&mut stream)).collect();
         let mut pixel = || stream.uniform(100.0, 400.0);
         Row {
-            state: std::array::from_fn(|_| pixel()),
+            state: (0..7).map(|_| pixel()).collect(),
             render: RenderState {
                 agent: [pixel(), pixel()],
                 agent_angle: 0.0,
                 block_cog: [pixel(), pixel()],
                 block_angle: pixel(),
                 marks,
-            },
+            }
+            .look(),
             action: if t + 1 == rows { [f32::NAN; 2] } else { [pixel() as f32, pixel() as f32] },
         }
     };
     let rows = (0..rows).map(&mut row).collect();
     let factors = Factors { block_scale: 30.0 + 1.0 / 3.0, ..Factors::default() };
-    Episode { info: EpisodeInfo { kind: Kind::Expert, source, seed, factors }, rows, pixels: None }
+    let (env, factors) = (domain::<PushT>(), Scene::of(&factors));
+    Episode { info: EpisodeInfo { env, kind: Kind::Expert, source, seed, factors }, rows, pixels: None }
 }
 
 /// As [`episode`], with stored frames of 4 x 4 pixels.
@@ -45,7 +48,10 @@ pub(crate) fn bits(episode: &Episode) -> String {
     let rows: Vec<_> = episode
         .rows
         .iter()
-        .map(|r| (r.state.map(f64::to_bits), r.action.map(f32::to_bits), r.render))
+        .map(|r| {
+            let state: Vec<u64> = r.state.iter().map(|v| v.to_bits()).collect();
+            (state, r.action.map(f32::to_bits), &r.render)
+        })
         .collect();
     format!("{:?} {rows:?} {:?}", episode.info, episode.pixels)
 }
@@ -54,7 +60,7 @@ pub(crate) fn bits(episode: &Episode) -> String {
 pub(crate) fn store(episodes: &[Episode]) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("test.wbs");
-    let mut writer = StoreWriter::create(&path).unwrap();
+    let mut writer = StoreWriter::create(&path, episodes[0].info.env).unwrap();
     episodes.iter().for_each(|episode| writer.append(episode).unwrap());
     (directory, Store::open(path).unwrap())
 }

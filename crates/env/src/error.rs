@@ -27,6 +27,16 @@ pub enum EnvError {
         /// Length as given.
         len: usize,
     },
+    /// A state with another number of values than the environment's.
+    #[error("a {title} state has {wanted} values; got {len}")]
+    Values {
+        /// Title of the environment.
+        title: &'static str,
+        /// Values of its states.
+        wanted: usize,
+        /// Length as given.
+        len: usize,
+    },
     /// A state or action that is not a finite number.
     #[error("{what} holds a value that is not finite; give finite numbers")]
     NotFinite {

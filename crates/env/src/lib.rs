@@ -1,5 +1,6 @@
 //! Exact simulators, renderers and planner-free policies.
 
+pub mod domain;
 pub mod environment;
 pub mod error;
 pub mod geometry;
@@ -16,7 +17,8 @@ pub mod two_room;
 pub mod variation;
 pub mod vector;
 
-pub use environment::{Action, Environment, ResetOptions, Spec};
+pub use domain::{Camera, Changes, Domain, DomainRef, Look, Scene, Simulation};
+pub use environment::{Action, Anchor, Environment, Errors, PROPRIO, ResetOptions, Spec, Subset};
 pub use error::EnvError;
 pub use geometry::{Geometry, Shape};
 pub use push_t::{Factors, PushT, PushTConfig, State};

@@ -3,9 +3,7 @@
 //! Each is a function of its key alone: the same seed and environment index give the same actions whatever the
 //! thread count.
 
-use crate::environment::{Action, Environment};
-use crate::push_t::{ACTION_SCALE, PushT};
-use crate::two_room::TwoRoom;
+use crate::environment::{Action, Anchor, Environment};
 use worldbench_core::Stream;
 
 /// Chooses the next action in an environment.
@@ -56,13 +54,19 @@ impl Weak {
     /// The policy of environment `index` under `seed`.
     #[must_use]
     pub fn new(seed: u64, index: u64) -> Self {
-        Self { stream: Stream::new(seed, "policy weak", &[index]), distance: 100.0 }
+        Self::with(Stream::new(seed, "policy weak", &[index]))
+    }
+
+    /// The policy that draws from `stream`.
+    #[must_use]
+    pub fn with(stream: Stream) -> Self {
+        Self { stream, distance: 100.0 }
     }
 }
 
 impl Weak {
-    /// A move of at most `reach` pixels per component from `agent`, kept near `object`; in units of `reach`.
-    fn near(&mut self, agent: [f64; 2], object: [f64; 2], reach: f64) -> Action {
+    /// A random move, kept near what is played around.
+    pub fn near(&mut self, Anchor { agent, object, reach }: Anchor) -> Action {
         std::array::from_fn(|k| {
             let target = agent[k] + reach * self.stream.uniform(-1.0, 1.0);
             // max then min cannot panic, unlike clamp, when a position is not finite.
@@ -72,16 +76,9 @@ impl Weak {
     }
 }
 
-impl Policy<PushT> for Weak {
-    fn act(&mut self, env: &PushT, _: usize) -> Action {
-        let [x, y, block_x, block_y, ..] = env.state();
-        self.near([x, y], [block_x, block_y], ACTION_SCALE)
-    }
-}
-
-impl Policy<TwoRoom> for Weak {
-    fn act(&mut self, env: &TwoRoom, _: usize) -> Action {
-        self.near(env.state(), env.goal_state(), env.factors().agent_speed)
+impl<E: Environment> Policy<E> for Weak {
+    fn act(&mut self, env: &E, _: usize) -> Action {
+        self.near(E::anchor(env.factors(), &env.state(), &env.goal_state()))
     }
 }
 
@@ -113,6 +110,8 @@ impl<E: Environment> Policy<E> for NoisyReplay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::push_t::PushT;
+    use crate::two_room::TwoRoom;
 
     fn push_t(state: [f64; 5]) -> PushT {
         let mut env = PushT::build(&Default::default());

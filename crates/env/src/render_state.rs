@@ -3,6 +3,8 @@
 //! A stored `RenderState` is enough to draw a frame again byte for byte without any simulation; that is why
 //! it holds the block's centre of gravity and *raw* angle instead of the observed pose.
 
+use crate::domain::{Appearance, Look};
+
 /// Most contact marks one frame can show.
 pub const MAX_MARKS: usize = 32;
 
@@ -75,4 +77,23 @@ pub struct RenderState {
     pub block_angle: f64,
     /// Contact marks of the latest physics step.
     pub marks: Marks,
+}
+
+impl Appearance for RenderState {
+    fn look(&self) -> Look {
+        let [x, y] = self.agent;
+        let [cog_x, cog_y] = self.block_cog;
+        Look { values: vec![x, y, self.agent_angle, cog_x, cog_y, self.block_angle], marks: self.marks }
+    }
+
+    fn of_look(look: &Look) -> Self {
+        let value = |i: usize| look.values.get(i).copied().unwrap_or_default();
+        Self {
+            agent: [value(0), value(1)],
+            agent_angle: value(2),
+            block_cog: [value(3), value(4)],
+            block_angle: value(5),
+            marks: look.marks,
+        }
+    }
 }

@@ -10,9 +10,11 @@ mod factors;
 pub use expert::Expert;
 pub use factors::{Axis, FACTORS, Factors, MAX_DOORS};
 
-use crate::environment::{Action, Environment, ResetOptions, Spec};
+use crate::domain::{Appearance, Look};
+use crate::environment::{Action, Anchor, Environment, Errors, ResetOptions, Spec, Subset};
 use crate::error::EnvError;
 use crate::raster::TwoRoomRenderer;
+use crate::render_state::Marks;
 use crate::variation::Variation;
 use factors::TARGET_POSITION;
 
@@ -39,6 +41,18 @@ pub struct RenderState {
     pub agent: [f32; 2],
     /// Target position; it shows only where the factors say so.
     pub target: [f32; 2],
+}
+
+impl Appearance for RenderState {
+    fn look(&self) -> Look {
+        let values = [self.agent, self.target].as_flattened().iter().map(|&v| f64::from(v)).collect();
+        Look { values, marks: Marks::new() }
+    }
+
+    fn of_look(look: &Look) -> Self {
+        let value = |i: usize| look.values.get(i).copied().unwrap_or_default() as f32;
+        Self { agent: [value(0), value(1)], target: [value(2), value(3)] }
+    }
 }
 
 /// Collision bounds of a scene, for the agent's centre.
@@ -108,9 +122,19 @@ pub const SPEC: Spec = Spec {
     summary: "walk a dot to a place, through a door if that lies in the other room",
     state: &["agent x (px)", "agent y (px)"],
     proprio: &[0, 1],
+    velocity: &[],
+    angles: &[],
+    look: &["agent x (px)", "agent y (px)", "target x (px)", "target y (px)"],
     action: "displacement, clamped to 1 per component, 1 = agent.speed px",
     action_bounds: [-1.0, 1.0],
     success: "the agent within 16 px of the target",
+    success_distance: SUCCESS_DISTANCE as f64,
+    hard: Subset {
+        name: "other room",
+        about: "start and goal lie in different rooms",
+        least_share: 0.1,
+        marked: false,
+    },
     canvas: SIZE,
     factors: &FACTORS,
     default: |index| Factors::default().get(index),
@@ -195,15 +219,87 @@ impl Environment for TwoRoom {
     fn render_state(&self) -> RenderState {
         RenderState { agent: self.agent, target: self.target }
     }
+
+    fn errors(_: &Factors, state: &State, goal: &State) -> Errors {
+        let distance = f64::from(distance(state.map(|v| v as f32), goal.map(|v| v as f32)));
+        Errors { distance, object: distance, angle: None }
+    }
+
+    /// Squared length of the way in units of the success distance, through the better door if a wall lies between.
+    fn cost(factors: &Factors, state: &State, goal: &State) -> f64 {
+        let radius = f64::from(SUCCESS_DISTANCE);
+        let straight = length(*state, *goal);
+        if straight < radius {
+            return (straight / radius).powi(2);
+        }
+        1.0 + (way(factors, *state, *goal) / radius).powi(2)
+    }
+
+    fn hard(factors: &Factors, start: &State, goal: &State) -> bool {
+        factors.side(start) != factors.side(goal)
+    }
+
+    fn anchor(factors: &Factors, state: &State, goal: &State) -> Anchor {
+        Anchor { agent: *state, object: *goal, reach: factors.agent_speed }
+    }
+
+    /// Whether the agent's centre stays in an opening as long as it is within the drawn wall. The simulator only looks at
+    /// where a step ends, so it admits cut corners, and throws an agent that leaves a door sideways across half the wall.
+    fn legal(factors: &Factors, from: &State, to: &State) -> bool {
+        let (across, half) = (factors.wall_axis.across(), f64::from(factors.half_thickness()));
+        let wall = [f64::from(CENTRE) - half, f64::from(CENTRE) + half];
+        let (p, q) = (from[across], to[across]);
+        // Part of the step that lies within the wall, as shares of its length.
+        let (mut enter, mut leave) = (0.0f64, 1.0f64);
+        if p == q {
+            if !(wall[0]..=wall[1]).contains(&p) {
+                return true;
+            }
+        } else {
+            let ends = wall.map(|edge| (edge - p) / (q - p));
+            (enter, leave) = (enter.max(ends[0].min(ends[1])), leave.min(ends[0].max(ends[1])));
+        }
+        if enter > leave {
+            return true;
+        }
+        let along = |share: f64| from[1 - across] + share * (to[1 - across] - from[1 - across]);
+        factors.doors().any(|(centre, extent)| {
+            let door = f64::from(centre - extent)..=f64::from(centre + extent);
+            door.contains(&along(enter)) && door.contains(&along(leave))
+        })
+    }
+}
+
+fn length(a: State, b: State) -> f64 {
+    (a[0] - b[0]).hypot(a[1] - b[1])
+}
+
+/// Length of the way from `a` to `b`: straight within a room, else by way of the middle of the better door.
+fn way(factors: &Factors, a: State, b: State) -> f64 {
+    if factors.side(&a) == factors.side(&b) {
+        return length(a, b);
+    }
+    let across = factors.wall_axis.across();
+    let through = factors.doors().map(|(centre, _)| {
+        let mut door = [f64::from(CENTRE); 2];
+        door[1 - across] = f64::from(centre);
+        length(a, door) + length(door, b)
+    });
+    through.fold(f64::INFINITY, f64::min)
+}
+
+/// Distance in pixels, rounded as the reference rounds it: one product and the sum are f32 operations, the other product
+/// is exact.
+fn distance(a: [f32; 2], b: [f32; 2]) -> f32 {
+    let [dx, dy] = [a[0] - b[0], a[1] - b[1]];
+    dy.mul_add(dy, dx * dx).sqrt()
 }
 
 impl TwoRoom {
-    /// Distance of agent and target in pixels, rounded as the reference rounds it: one product and the sum are f32
-    /// operations, the other product is exact.
+    /// Distance of agent and target in pixels, as the reference rounds it.
     #[must_use]
     pub fn distance(&self) -> f32 {
-        let [dx, dy] = [self.agent[0] - self.target[0], self.agent[1] - self.target[1]];
-        dy.mul_add(dy, dx * dx).sqrt()
+        distance(self.agent, self.target)
     }
 }
 
@@ -263,6 +359,23 @@ mod tests {
         assert!(!env.success() && env.distance() == 16.0);
         env.set_state(&[148.01, 112.0]).unwrap();
         assert!(env.success());
+    }
+
+    #[test]
+    fn steps_through_the_wall_are_told_from_steps_through_a_door() {
+        let f = Factors::default();
+        let legal = |a: State, b: State| TwoRoom::legal(&f, &a, &b) && TwoRoom::legal(&f, &b, &a);
+        assert!(legal([60.0, 150.0], [64.0, 155.0]) && legal([98.0, 49.0], [126.0, 49.0]));
+        assert!(legal([112.0, 40.0], [112.0, 60.0]) && legal([106.0, 70.0], [103.0, 70.0]));
+        assert!(!legal([98.0, 150.0], [126.0, 150.0]), "through the wall");
+        assert!(!legal([104.0, 68.0], [109.0, 63.0]), "around a corner of the door");
+        assert!(!legal([112.0, 64.0], [124.5, 69.0]), "thrown out of the door");
+        let sides = [[60.0, 112.0], [164.0, 112.0]];
+        assert!(TwoRoom::hard(&f, &sides[0], &sides[1]) && !TwoRoom::hard(&f, &sides[0], &sides[0]));
+        assert!(
+            TwoRoom::cost(&f, &[100.0, 150.0], &[130.0, 150.0]) > 150.0,
+            "the way leads through the door"
+        );
     }
 
     #[test]

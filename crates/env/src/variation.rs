@@ -100,13 +100,18 @@ impl Factor {
 /// The factors of an environment: a table of names and bounds, and a value for each entry.
 ///
 /// [`Default`] is the reference's default scene.
-pub trait Variation: Clone + Default + PartialEq + std::fmt::Debug + Send + Sync {
+pub trait Variation:
+    Clone + Default + PartialEq + std::fmt::Debug + Send + Sync + serde::Serialize + serde::de::DeserializeOwned
+{
     /// All factors: groups and names in alphabetical order, which is also the order of seeding.
     const FACTORS: &'static [Factor];
 
     /// Indices of the factors that [`Variation::admissible`] tests. They are drawn after all others; as every factor
     /// has a stream of its own, nothing else about the order matters.
     const CONSTRAINED: &'static [usize] = &[];
+
+    /// Indices of factors that only set where an episode starts, or do nothing: frames do not depend on them.
+    const INVISIBLE: &'static [usize] = &[];
 
     /// The values of factor `index` of [`Variation::FACTORS`]; its `len` values, none when there is no such factor.
     fn get(&self, index: usize) -> Vec<f64>;

@@ -119,10 +119,7 @@ mod tests {
     use crate::variation::Sampling;
 
     /// States, frames, then both again after a reset to other scenes.
-    fn rollout<E: Environment>(threads: usize) -> (Vec<u64>, Vec<u8>)
-    where
-        Weak: Policy<E>,
-    {
+    fn rollout<E: Environment>(threads: usize) -> (Vec<u64>, Vec<u8>) {
         let mut envs = VecEnv::new(E::build(&E::Factors::default()), 9, threads).unwrap();
         let (mut states, mut frames) = (Vec::new(), Vec::new());
         for sampling in [Sampling::default(), Sampling::all()] {
@@ -142,10 +139,7 @@ mod tests {
         (states, frames)
     }
 
-    fn check<E: Environment>()
-    where
-        Weak: Policy<E>,
-    {
+    fn check<E: Environment>() {
         let one = rollout::<E>(1);
         assert_eq!(one, rollout::<E>(2));
         assert_eq!(one, rollout::<E>(5));

@@ -1,8 +1,8 @@
-//! Makes training data: expert episodes, noisy replays of them, and play near the block.
+//! Makes training data: expert episodes, noisy replays of them, and play.
 //!
 //! Data come in groups, one per expert episode ("source"): the episode itself, `replays_per_source` replays of
 //! stretches of it with noise on the actions (how the DINO-WM Push-T set was made from demonstrations), and now
-//! and then an episode of play near the block. All replays carry their source's number, so that a split can keep
+//! and then an episode of play. All replays carry their source's number, so that a split can keep
 //! them on one side. Every group is a function of (seed, group number): groups are made in parallel, written in
 //! order, and a run that was killed continues after the last complete episode with the same bits.
 //!
@@ -10,20 +10,21 @@
 //! ([`crate::held_out`]). The names are part of the key, so no seed makes training data share a stream with an
 //! evaluation pair.
 
+mod push_t;
+mod two_room;
+
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use worldbench_core::Stream;
+use worldbench_core::{Stream, config::nearest};
 use worldbench_data::{DataError, Episode, EpisodeInfo, Kind, Row, Store, StoreWriter, repair};
-use worldbench_env::{Factors, PushT};
+use worldbench_env::{Action, Changes, DomainRef, EnvError, Scene, Simulation};
 
-use crate::policies::{
-    Expert, ExpertConfig,
-    expert::{draw_start, draw_target},
-    outline::{Outline, Pose},
-    placed,
-};
+use crate::policies::ExpertConfig;
+
+pub use push_t::PushTDemonstrator;
+pub use two_room::TwoRoomDemonstrator;
 
 /// Numbers of play episodes start here; below are the expert episodes'.
 const PLAY_SOURCES: u64 = 1 << 32;
@@ -34,7 +35,7 @@ const BATCH: usize = 32;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CollectConfig {
-    /// Environment; `push_t` is the only one so far.
+    /// Environment: `push_t` or `two_room`.
     pub env: String,
     /// Seed of everything random.
     pub seed: u64,
@@ -44,15 +45,16 @@ pub struct CollectConfig {
     pub keep_sources: bool,
     /// Noisy replays of each expert episode.
     pub replays_per_source: usize,
-    /// Smallest and largest standard deviation of a replay's action noise, action units (1 = 100 px).
+    /// Smallest and largest standard deviation of a replay's action noise, in units of the action; in Two-Room of the
+    /// expert's, too.
     pub action_noise: [f64; 2],
-    /// Shortest and longest replay and play episode, env steps.
+    /// Shortest and longest replay and play episode, env steps; in Two-Room also expert episode.
     pub steps: [usize; 2],
-    /// Share of all episodes that is play near the block, `[0, 0.9]`.
+    /// Share of all episodes that is play: near the block in Push-T, anywhere in Two-Room; `[0, 0.9]`.
     pub play_share: f64,
-    /// Most steps of an expert episode.
+    /// Push-T: most steps of an expert episode.
     pub max_steps: usize,
-    /// The expert's effort.
+    /// Push-T: the expert's effort.
     pub expert: ExpertConfig,
 }
 
@@ -82,6 +84,9 @@ pub enum CollectError {
     /// The store could not be read or written.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The environment refused a state.
+    #[error(transparent)]
+    Environment(#[from] EnvError),
 }
 
 /// How far a collection is.
@@ -102,9 +107,7 @@ impl CollectConfig {
     /// Names the setting that makes no sense and what it may be.
     pub fn check(&self) -> Result<(), CollectError> {
         let fail = |message: String| Err(CollectError::Config(message));
-        if self.env != "push_t" {
-            return fail(format!("env = \"{}\" is not known; use \"push_t\"", self.env));
-        }
+        demonstrator(&self.env)?;
         let [low, high] = self.action_noise;
         if !(low >= 0.0 && high >= low && high.is_finite()) {
             return fail(format!("action_noise = [{low}, {high}] must be an ascending pair of numbers >= 0"));
@@ -156,11 +159,25 @@ impl CollectConfig {
 pub fn collect(
     config: &CollectConfig,
     path: &Path,
-    mut progress: impl FnMut(CollectProgress),
+    progress: impl FnMut(CollectProgress),
 ) -> Result<CollectProgress, CollectError> {
     config.check()?;
+    collect_with(config, demonstrator(&config.env)?, path, progress)
+}
+
+/// As [`collect`], with a demonstrator of your own; `config.env` is not looked at.
+///
+/// # Errors
+/// When the store cannot be written or holds something else.
+pub fn collect_with(
+    config: &CollectConfig,
+    demonstrator: &dyn Demonstrator,
+    path: &Path,
+    mut progress: impl FnMut(CollectProgress),
+) -> Result<CollectProgress, CollectError> {
+    let make_group = |group: usize| make_group(config, demonstrator, group);
     let total = config.episodes();
-    let (mut writer, done) = open(config, path)?;
+    let (mut writer, done) = open(config, demonstrator.env(), path, make_group)?;
     // The first group that is not complete, and how many of its episodes are there.
     let (mut group, mut skip) = (0, done);
     while group < config.sources && skip >= config.group_len(group) {
@@ -171,7 +188,8 @@ pub fn collect(
     progress(now);
     while group < config.sources {
         let end = (group + BATCH).min(config.sources);
-        let made: Vec<Vec<Episode>> = (group..end).into_par_iter().map(|g| make_group(config, g)).collect();
+        let made: Vec<Vec<Episode>> =
+            (group..end).into_par_iter().map(make_group).collect::<Result<_, _>>()?;
         for episode in made.iter().flatten().skip(skip) {
             writer.append(episode)?;
             now.episodes += 1;
@@ -185,9 +203,14 @@ pub fn collect(
 }
 
 /// Opens the store for appending, without the episode that a killed run left half written.
-fn open(config: &CollectConfig, path: &Path) -> Result<(StoreWriter, usize), CollectError> {
+fn open(
+    config: &CollectConfig,
+    env: DomainRef,
+    path: &Path,
+    make_group: impl Fn(usize) -> Result<Vec<Episode>, CollectError>,
+) -> Result<(StoreWriter, usize), CollectError> {
     if !path.exists() {
-        return Ok((StoreWriter::create(path)?, 0));
+        return Ok((StoreWriter::create(path, env)?, 0));
     }
     let store = match Store::open(path) {
         Ok(store) => store,
@@ -196,6 +219,11 @@ fn open(config: &CollectConfig, path: &Path) -> Result<(StoreWriter, usize), Col
             Store::open(path)?
         }
     };
+    if store.env() != env {
+        let (theirs, ours) = (store.env().spec().name, env.spec().name);
+        let message = format!("{} is a store of {theirs}, not of {ours}; give another path", path.display());
+        return Err(CollectError::Config(message));
+    }
     let foreign = |episode: usize| {
         let message = format!("episode {episode} of {} is not of this collection", path.display());
         CollectError::Config(format!("{message}; give another path or remove the file"))
@@ -208,9 +236,9 @@ fn open(config: &CollectConfig, path: &Path) -> Result<(StoreWriter, usize), Col
         }
     }
     // The first group again: other settings, or another expert, make other episodes.
-    for (i, (view, made)) in store.views().zip(make_group(config, 0)).enumerate() {
+    for (i, (view, made)) in store.views().zip(make_group(0)?).enumerate() {
         let states = (0..view.len()).map(|row| view.state(row));
-        if !states.eq(made.rows.iter().map(|row| row.state)) {
+        if !states.eq(made.rows.iter().map(|row| row.state.clone())) {
             return Err(foreign(i));
         }
     }
@@ -218,74 +246,89 @@ fn open(config: &CollectConfig, path: &Path) -> Result<(StoreWriter, usize), Col
     Ok(StoreWriter::resume(path)?)
 }
 
+/// What collection needs to know of an environment: who demonstrates, and what play is.
+pub trait Demonstrator: Sync {
+    /// The environment.
+    fn env(&self) -> DomainRef;
+
+    /// Records the demonstrator from a random start.
+    ///
+    /// # Errors
+    /// When the environment refuses a state.
+    fn expert(&self, config: &CollectConfig, scene: &Scene, stream: Stream) -> Result<Vec<Row>, EnvError>;
+
+    /// Records play, `steps` being the shortest and longest episode.
+    ///
+    /// # Errors
+    /// When the environment refuses a state.
+    fn play(&self, scene: &Scene, steps: [usize; 2], stream: Stream) -> Result<Vec<Row>, EnvError>;
+
+    /// Whether everything that matters in `state` can be seen.
+    fn in_view(&self, scene: &Scene, state: &[f64]) -> bool;
+}
+
+const DEMONSTRATORS: [&dyn Demonstrator; 2] = [&PushTDemonstrator, &TwoRoomDemonstrator];
+
+/// The demonstrator of the environment called `env`.
+///
+/// # Errors
+/// When there is none; the message names the nearest and all known.
+pub fn demonstrator(env: &str) -> Result<&'static dyn Demonstrator, CollectError> {
+    let names = DEMONSTRATORS.map(|demonstrator| demonstrator.env().spec().name);
+    let found = DEMONSTRATORS.into_iter().zip(names).find(|(_, name)| *name == env);
+    found.map(|(demonstrator, _)| demonstrator).ok_or_else(|| {
+        let hint = nearest(env, names).map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+        CollectError::Config(format!("env = \"{env}\" is not known; {hint}known are {}", names.join(", ")))
+    })
+}
+
 /// All episodes of one group, in the order they are written.
-fn make_group(config: &CollectConfig, group: usize) -> Vec<Episode> {
-    let key = group as u64;
-    let factors = Factors::default();
-    let expert = expert_episode(config, &factors, Stream::new(config.seed, "collect/expert", &[key]));
+fn make_group(
+    config: &CollectConfig,
+    demonstrator: &dyn Demonstrator,
+    group: usize,
+) -> Result<Vec<Episode>, CollectError> {
+    let (key, env) = (group as u64, demonstrator.env());
+    let scene = env.scene(&Changes::new())?;
+    let expert = demonstrator.expert(config, &scene, Stream::new(config.seed, "collect/expert", &[key]))?;
     let make = |(i, (kind, source)): (usize, (Kind, u64))| {
         let stream = |purpose| Stream::new(config.seed, purpose, &[key, i as u64]);
         let rows = match kind {
-            Kind::Expert => expert.rows.clone(),
-            Kind::Weak => play_near_block(&factors, config.steps, stream("collect/play")),
+            Kind::Expert => expert.clone(),
+            Kind::Weak => demonstrator.play(&scene, config.steps, stream("collect/play"))?,
             _ => {
                 let (noise, steps) = (config.action_noise, Some(config.steps));
-                noisy_replay(&expert.rows, &factors, noise, steps, stream("collect/replay"))
+                noisy_replay(env, &expert, &scene, noise, steps, stream("collect/replay"))?
             }
         };
-        Episode { info: EpisodeInfo { kind, source, seed: config.seed, factors }, rows, pixels: None }
+        let info = EpisodeInfo { env, kind, source, seed: config.seed, factors: scene.clone() };
+        Ok(Episode { info, rows, pixels: None })
     };
     config.contents(group).enumerate().map(make).collect()
 }
 
-/// An expert episode and how it ended.
-#[derive(Clone, Debug)]
-pub struct ExpertEpisode {
-    /// Recorded rows.
-    pub rows: Vec<Row>,
-    /// Whether the block was brought onto the target.
-    pub solved: bool,
-}
-
-/// Records the expert from a random start to a random target. An episode that fails is thrown away and drawn
-/// anew, up to three times.
-#[must_use]
-pub fn expert_episode(config: &CollectConfig, factors: &Factors, stream: Stream) -> ExpertEpisode {
-    let mut episode = expert_attempt(config, factors, stream.child(&[0]));
-    for attempt in 1..4 {
-        if episode.solved {
-            break;
-        }
-        episode = expert_attempt(config, factors, stream.child(&[attempt]));
-    }
-    episode
-}
-
-/// Records one attempt of the expert.
-#[must_use]
-pub fn expert_attempt(config: &CollectConfig, factors: &Factors, mut stream: Stream) -> ExpertEpisode {
-    let outline = Outline::of_block(factors);
-    let start = draw_start(&mut stream, &outline);
-    let target = draw_target(&mut stream, &outline);
-    let mut expert = Expert::new(config.expert, outline, target, stream.child(&[0]));
-    let mut env = placed(factors, &start);
-    let mut solved = false;
-    let rows = record(&mut env, config.max_steps, |env| {
-        solved |= expert.solved(env);
-        expert.act(env)
-    });
-    ExpertEpisode { rows, solved: solved || expert.solved(&env) }
+/// A fresh environment placed in `state`.
+///
+/// # Errors
+/// When the state does not fit it.
+pub(crate) fn placed(env: DomainRef, scene: &Scene, state: &[f64]) -> Result<Box<dyn Simulation>, EnvError> {
+    let mut env = env.build(scene);
+    env.set_state(state)?;
+    Ok(env)
 }
 
 /// Steps `env` with `policy` until it returns `None` or `most` steps are done; the last row has no action.
-fn record(env: &mut PushT, most: usize, mut policy: impl FnMut(&PushT) -> Option<[f32; 2]>) -> Vec<Row> {
+fn record(
+    env: &mut dyn Simulation,
+    most: usize,
+    mut policy: impl FnMut(&mut dyn Simulation) -> Option<Action>,
+) -> Vec<Row> {
     let mut rows = Vec::with_capacity(most + 1);
     loop {
         let action = if rows.len() < most { policy(env) } else { None };
-        let (state, render) = (env.state(), env.render_state());
-        rows.push(Row { state, render, action: action.unwrap_or([f32::NAN; 2]) });
+        rows.push(Row { state: env.state(), render: env.look(), action: action.unwrap_or([f32::NAN; 2]) });
         let Some(action) = action else { return rows };
-        env.step_f32(action);
+        env.step(action);
     }
 }
 
@@ -294,14 +337,17 @@ fn record(env: &mut PushT, most: usize, mut policy: impl FnMut(&PushT) -> Option
 /// Drawn per replay: the stretch (`steps` = shortest and longest; `None` replays everything), the noise's standard
 /// deviation within `noise`, its correlation from step to step, and how far the hand is drawn back to the recorded
 /// path (from not at all, where errors add up, to a full correction in every step).
-#[must_use]
+///
+/// # Errors
+/// When the environment refuses a state.
 pub fn noisy_replay(
+    env: DomainRef,
     rows: &[Row],
-    factors: &Factors,
+    scene: &Scene,
     noise: [f64; 2],
     steps: Option<[usize; 2]>,
     mut stream: Stream,
-) -> Vec<Row> {
+) -> Result<Vec<Row>, EnvError> {
     let recorded = rows.len() - 1;
     let (mut first, mut count) = (0, recorded);
     if let Some([shortest, longest]) = steps {
@@ -313,136 +359,21 @@ pub fn noisy_replay(
     let memory = if stream.f64() < 0.5 { 0.0 } else { stream.uniform(0.5, 0.9) };
     let fresh = (1.0 - memory * memory).sqrt();
     let pull = stream.uniform(0.0, 1.0);
-    let mut env = placed(factors, &rows[first].state);
+    let start = &rows[first].state;
+    let reach = env.anchor(scene, start, start)?.reach;
+    let mut env = placed(env, scene, start)?;
     let (mut t, mut drift) = (first, [0.0; 2]);
-    record(&mut env, count, |env| {
+    Ok(record(env.as_mut(), count, |env| {
         let (row, state) = (&rows[t], env.state());
         t += 1;
+        // The agent's position comes first in every state.
         Some([0, 1].map(|i| {
             drift[i] = memory * drift[i] + fresh * std * stream.normal();
-            let back = pull * (row.state[i] - state[i]) / 100.0;
+            let back = pull * (row.state[i] - state[i]) / reach;
             (f64::from(row.action[i]) + back + drift[i]) as f32
         }))
-    })
-}
-
-/// Play near the block: the agent heads for random points around it, each for a few steps. With points held for
-/// one step only this is much like the reference's weak policy (pusht-spec section 9).
-///
-/// An episode ends when the block is pushed through a wall and partly off the picture; of up to four tries the
-/// first one that lasts the shortest length is taken.
-#[must_use]
-pub fn play_near_block(factors: &Factors, steps: [usize; 2], stream: Stream) -> Vec<Row> {
-    let mut rows = play_attempt(factors, steps, stream.child(&[0]));
-    for attempt in 1..4 {
-        if rows.len() > steps[0] {
-            break;
-        }
-        rows = play_attempt(factors, steps, stream.child(&[attempt]));
-    }
-    rows
-}
-
-fn play_attempt(factors: &Factors, steps: [usize; 2], mut stream: Stream) -> Vec<Row> {
-    let outline = Outline::of_block(factors);
-    let mut env = placed(factors, &draw_start(&mut stream, &outline));
-    let count = steps[0] + stream.below((steps[1] - steps[0]) as u64 + 1) as usize;
-    let hold = 1 + stream.below(6);
-    let pace = stream.uniform(0.4, 1.0);
-    let (mut point, mut left) = ([0.0; 2], 0);
-    record(&mut env, count, |env| {
-        let state = env.state();
-        if !outline.in_view(&Pose::of_block(&state)) {
-            return None;
-        }
-        if left == 0 {
-            let around = Pose::of_block(&state).apply([0.0, 45.0]);
-            // Points inside the arena, or the agent would push the block through a wall.
-            point = around.map(|c| (c + stream.uniform(-110.0, 110.0)).clamp(25.0, 487.0));
-            left = 1 + stream.below(hold);
-        }
-        left -= 1;
-        Some([0, 1].map(|i| ((point[i] - state[i]) / 100.0).clamp(-pace, pace) as f32))
-    })
+    }))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn small() -> CollectConfig {
-        CollectConfig { sources: 4, replays_per_source: 3, play_share: 0.2, ..CollectConfig::default() }
-    }
-
-    fn run(config: &CollectConfig, path: &Path, threads: usize) -> Vec<u8> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| collect(config, path, |_| {})).unwrap();
-        std::fs::read(path).unwrap()
-    }
-
-    #[test]
-    fn the_store_does_not_depend_on_threads_or_interruptions() {
-        let dir = tempfile::tempdir().unwrap();
-        let whole = run(&small(), &dir.path().join("one"), 1);
-        assert_eq!(whole, run(&small(), &dir.path().join("three"), 3));
-        // A run killed in the middle of an episode.
-        let cut = dir.path().join("cut");
-        std::fs::write(&cut, &whole[..whole.len() * 2 / 3]).unwrap();
-        assert_eq!(whole, run(&small(), &cut, 2));
-    }
-
-    #[test]
-    fn other_settings_do_not_continue_a_collection() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("data.wbs");
-        collect(&small(), &path, |_| ()).unwrap();
-        let other = CollectConfig { action_noise: [0.4, 0.5], ..small() };
-        let error = collect(&other, &path, |_| ()).unwrap_err().to_string();
-        assert!(error.contains("is not of this collection"), "{error}");
-        collect(&small(), &path, |_| ()).unwrap();
-    }
-
-    #[test]
-    fn replays_share_their_source_and_play_has_its_own() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store");
-        run(&small(), &path, 2);
-        let store = Store::open(&path).unwrap();
-        assert_eq!(store.len(), small().episodes());
-        let count = |kind| store.views().filter(|v| v.info().kind == kind).count();
-        assert_eq!((count(Kind::Expert), count(Kind::NoisyReplay), count(Kind::Weak)), (4, 12, 4));
-        for view in store.views() {
-            let info = view.info();
-            assert_eq!(info.kind == Kind::Weak, info.source >= PLAY_SOURCES);
-        }
-        let of_source = |s| store.views().filter(|v| v.info().source == s).count();
-        assert!((0..4).all(|s| of_source(s) == 4));
-    }
-
-    #[test]
-    fn a_replay_without_noise_repeats_the_recording() {
-        let factors = Factors::default();
-        let expert = expert_episode(&small(), &factors, Stream::new(5, "test", &[]));
-        let replay = noisy_replay(&expert.rows, &factors, [0.0; 2], None, Stream::new(1, "test", &[]));
-        assert_eq!(replay.len(), expert.rows.len());
-        let (a, b) = (&replay[replay.len() - 1].state, &expert.rows[expert.rows.len() - 1].state);
-        assert!((a[0] - b[0]).abs() < 1.0 && (a[3] - b[3]).abs() < 1.0, "{a:?} {b:?}");
-    }
-
-    #[test]
-    fn the_expert_brings_the_block_to_the_target() {
-        let episodes: Vec<_> = (0..12)
-            .map(|i| expert_attempt(&small(), &Factors::default(), Stream::new(9, "test", &[i])))
-            .collect();
-        assert!(episodes.iter().filter(|e| e.solved).count() >= 11);
-        assert!(episodes.iter().all(|e| e.rows.len() <= small().max_steps + 1));
-    }
-
-    #[test]
-    fn senseless_settings_are_named() {
-        let bad = CollectConfig { play_share: 1.5, ..small() };
-        assert!(bad.check().unwrap_err().to_string().contains("play_share"));
-        assert!(CollectConfig { env: "x".into(), ..small() }.check().is_err());
-        assert!(CollectConfig { steps: [9, 3], ..small() }.check().is_err());
-    }
-}
+mod tests;

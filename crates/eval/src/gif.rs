@@ -6,10 +6,7 @@ use std::path::Path;
 
 use ::gif::{Encoder, Frame as GifFrame, Repeat};
 use worldbench_core::Frame;
-use worldbench_env::{
-    PushT,
-    raster::{Filter, Render, Renderer},
-};
+use worldbench_env::{DomainRef, Look, raster::Filter};
 
 use crate::{
     EpisodeOutcome, EvalError,
@@ -25,23 +22,21 @@ pub const CAPTION: usize = 12;
 const DELAY: u16 = 10;
 /// How long the last frame stands, in 1/100 s.
 const LAST_DELAY: u16 = 150;
-/// Success needs both curves below this: 20 px and 20 degrees.
-const THRESHOLD: f64 = 20.0;
 
-/// Writes the GIF of an episode to `path`.
+/// Writes the GIF of an episode in `env` to `path`.
 ///
 /// # Errors
 /// When it cannot be drawn, encoded or written.
-pub fn write_gif(path: &Path, outcome: &EpisodeOutcome) -> Result<(), EvalError> {
-    crate::runner::write_atomic(path, &encode(outcome)?)
+pub fn write_gif(path: &Path, env: DomainRef, outcome: &EpisodeOutcome) -> Result<(), EvalError> {
+    crate::runner::write_atomic(path, &encode(env, outcome)?)
 }
 
 /// The GIF's bytes.
 ///
 /// # Errors
 /// When it cannot be drawn or encoded.
-pub fn encode(outcome: &EpisodeOutcome) -> Result<Vec<u8>, EvalError> {
-    let frames = frames(outcome)?;
+pub fn encode(env: DomainRef, outcome: &EpisodeOutcome) -> Result<Vec<u8>, EvalError> {
+    let frames = frames(env, outcome)?;
     let picture = |e: ::gif::EncodingError| EvalError::Picture(e.to_string());
     let mut bytes = Vec::new();
     let mut encoder =
@@ -58,32 +53,39 @@ pub fn encode(outcome: &EpisodeOutcome) -> Result<Vec<u8>, EvalError> {
 }
 
 /// One picture per state, the start included. `[steps + 1]`
-fn frames(outcome: &EpisodeOutcome) -> Result<Vec<Frame>, EvalError> {
-    let mut env = reset(&outcome.start, &outcome.goal)?;
-    let mut renderer =
-        Renderer::new(env.factors(), PANEL, Filter::Area).map_err(|e| EvalError::Picture(e.to_string()))?;
-    let goal = renderer.frame(&goal_at(&outcome.goal)?.render_state);
-    let mut show =
-        |env: &PushT, step: usize| compose(&renderer.frame(&env.render_state()), &goal, outcome, step);
-    let mut frames = vec![show(&env, 0)];
+fn frames(domain: DomainRef, outcome: &EpisodeOutcome) -> Result<Vec<Frame>, EvalError> {
+    let picture = |e: worldbench_env::raster::RasterError| EvalError::Picture(e.to_string());
+    let scene = domain.scene(&outcome.factors)?;
+    let mut env = reset(domain, &scene, &outcome.start, &outcome.goal)?;
+    let mut camera = domain.camera(&env.scene(), PANEL, Filter::Area).map_err(picture)?;
+    let mut draw = |look: &Look| {
+        let mut frame = Frame::new(PANEL, PANEL);
+        camera.shoot(look, &mut frame.data).map_err(picture)?;
+        Ok::<_, EvalError>(frame)
+    };
+    let goal = draw(&goal_at(domain, &scene, &outcome.goal)?.render_state)?;
+    let threshold = domain.spec().success_distance;
+    let mut frames = vec![compose(&draw(&env.look())?, &goal, threshold, outcome, 0)];
     for (i, action) in outcome.actions.iter().enumerate() {
-        env.step_f32(*action);
-        frames.push(show(&env, i + 1));
+        env.step(*action);
+        frames.push(compose(&draw(&env.look())?, &goal, threshold, outcome, i + 1));
     }
     Ok(frames)
 }
 
-fn compose(agent: &Frame, goal: &Frame, outcome: &EpisodeOutcome, step: usize) -> Frame {
+/// The panels of one step; success needs the distance, and in Push-T the angle in degrees too, below `threshold`.
+fn compose(agent: &Frame, goal: &Frame, threshold: f64, outcome: &EpisodeOutcome, step: usize) -> Frame {
     let seen = |values: &[f64], scale: f64| -> Vec<f64> {
         values.iter().take(step + 1).map(|v| v * scale).collect()
     };
-    let largest = outcome.distances.iter().fold(2.0 * THRESHOLD, |a, &b| a.max(b));
+    let largest = outcome.distances.iter().fold(2.0 * threshold, |a, &b| a.max(b));
+    let mut series = vec![Series::over_index("px", &seen(&outcome.distances, 1.0))];
+    if !outcome.angle_errors.is_empty() {
+        series.push(Series::over_index("deg", &seen(&outcome.angle_errors, 1f64.to_degrees())));
+    }
     let curve = Plot {
-        series: vec![
-            Series::over_index("px", &seen(&outcome.distances, 1.0)),
-            Series::over_index("deg", &seen(&outcome.angle_errors, 1f64.to_degrees())),
-        ],
-        levels: vec![THRESHOLD],
+        series,
+        levels: vec![threshold],
         x_range: Some((0.0, outcome.steps.max(1) as f64)),
         y_range: Some((0.0, largest)),
         ..Plot::default()
@@ -111,15 +113,16 @@ mod tests {
 
     #[test]
     fn the_gif_decodes_to_one_frame_per_state() {
+        let env = worldbench_env::domain::find("push_t").unwrap();
         let start = [100.0, 100.0, 250.0, 250.0, 0.5, 0.0, 0.0];
         let goal = [170.0, 100.0, 250.0, 250.0, 0.5, 0.0, 0.0];
         let manifest = Manifest {
             environment: "push_t".into(),
             split: "test".into(),
             made_by: "test".into(),
-            pairs: vec![Pair::new(start, goal, vec![[0.3, 0.0]; 25], 0, "test")],
+            pairs: vec![Pair::new(env, start, goal, vec![[0.3, 0.0]; 25], 0, "test").unwrap()],
         };
-        let protocol = Protocol::find("held-out").unwrap();
+        let protocol = Protocol::find("held-out", "push_t").unwrap();
         let outcome = evaluate(&protocol, &manifest, &Baseline::Replay, &EvalOptions::default())
             .unwrap()
             .outcomes
@@ -127,7 +130,7 @@ mod tests {
         assert!(outcome.success);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("episode.gif");
-        write_gif(&path, &outcome).unwrap();
+        write_gif(&path, env, &outcome).unwrap();
         let mut decoder = ::gif::Decoder::new(std::fs::File::open(&path).unwrap()).unwrap();
         assert_eq!((decoder.width(), decoder.height()), (576, 204));
         let mut frames = 0;

@@ -1,26 +1,24 @@
-//! Makes the start/goal pairs of the protocol `held-out`.
+//! Makes the frozen start/goal pairs of a protocol.
 //!
 //! Half of the pairs come from expert episodes, half from noisy replays of expert episodes; never from random
-//! play. The episodes are drawn from streams named `held-out/SPLIT`, which no training data use (those are named
-//! `collect/...`); every pair has a source episode of its own, so `dev` and `test` share none.
+//! play. The episodes are drawn from streams named `PROTOCOL/SPLIT` (`held-out/dev`), which no training data use (those are
+//! named `collect/...`); every pair has a source episode of its own, so `dev` and `test` share none.
 //!
 //! An evaluation places the start state into a fresh environment, which has no contact history; the recording had
-//! one. So a pair is kept only if its recorded actions succeed *from there*, and if it is not solved at once. Start and
-//! goal must also be visible. Nothing is selected for the block to move: in about nine of ten pairs it does, because
-//! the expert spends little time far from it.
+//! one. So a pair is kept only if its recorded actions succeed *from there*, by the protocol's own rule, and if the start
+//! does not satisfy the goal. Start and goal must also be visible. Nothing is selected for the block to move: in about nine
+//! of ten pairs it does, because the expert spends little time far from it.
 
 use rayon::prelude::*;
 use worldbench_core::Stream;
 use worldbench_data::Row;
-use worldbench_env::{Factors, PushT, push_t::success};
+use worldbench_env::{DomainRef, Sampling};
 
 use crate::{
-    Manifest, Pair,
-    collect::{CollectConfig, expert_episode, noisy_replay},
-    policies::{
-        outline::{Outline, Pose, on_picture},
-        placed,
-    },
+    EvalError, Judge, Manifest, Pair, Protocol,
+    collect::{CollectConfig, Demonstrator, demonstrator, noisy_replay},
+    protocol::changes,
+    runner::reset,
 };
 
 /// Starts tried in one source episode before another episode is made.
@@ -31,21 +29,19 @@ const MAX_STEPS: usize = 250;
 /// What to make.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeldOutConfig {
+    /// Whose pairs they are: rules, environment, number of pairs.
+    pub protocol: Protocol,
     /// Seed of the reserved streams.
     pub seed: u64,
     /// `dev` or `test`; part of the streams' names.
     pub split: String,
-    /// Number of pairs.
-    pub pairs: usize,
-    /// Env steps from start to goal.
-    pub offset: usize,
 }
 
 impl HeldOutConfig {
-    /// The published protocol's pairs: 200, 25 steps apart.
+    /// The committed pairs of `protocol`.
     #[must_use]
-    pub fn split(split: &str) -> Self {
-        Self { seed: 0, split: split.into(), pairs: 200, offset: 25 }
+    pub fn new(protocol: &Protocol, split: &str) -> Self {
+        Self { protocol: protocol.clone(), seed: 0, split: split.into() }
     }
 }
 
@@ -61,70 +57,119 @@ pub struct Dropped {
 }
 
 /// Makes the pairs, in order; independent of the number of threads.
-#[must_use]
-pub fn make_pairs(config: &HeldOutConfig) -> (Vec<Pair>, Dropped) {
+///
+/// # Errors
+/// When the environment has no demonstrator or refuses a scene.
+pub fn make_pairs(config: &HeldOutConfig) -> Result<(Vec<Pair>, Dropped), EvalError> {
+    let maker = Maker::new(config)?;
     let made: Vec<(Pair, Dropped)> =
-        (0..config.pairs as u64).into_par_iter().map(|i| make_pair(config, i)).collect();
+        (0..config.protocol.pairs as u64).into_par_iter().map(|i| maker.make(i)).collect::<Result<_, _>>()?;
     let mut dropped = Dropped::default();
     for (_, d) in &made {
         dropped.not_replayable += d.not_replayable;
         dropped.solved_at_start += d.solved_at_start;
         dropped.out_of_view += d.out_of_view;
     }
-    (made.into_iter().map(|(pair, _)| pair).collect(), dropped)
+    Ok((made.into_iter().map(|(pair, _)| pair).collect(), dropped))
 }
 
-/// The pairs as the manifest of the protocol `held-out`.
-#[must_use]
-pub fn make_manifest(config: &HeldOutConfig) -> (Manifest, Dropped) {
-    let (pairs, dropped) = make_pairs(config);
+/// The pairs as a manifest.
+///
+/// # Errors
+/// As [`make_pairs`].
+pub fn make_manifest(config: &HeldOutConfig) -> Result<(Manifest, Dropped), EvalError> {
+    let (pairs, dropped) = make_pairs(config)?;
     let made_by = format!("held_out::make_manifest, seed {}", config.seed);
-    (Manifest { environment: "push_t".into(), split: config.split.clone(), made_by, pairs }, dropped)
+    let environment = config.protocol.environment.clone();
+    Ok((Manifest { environment, split: config.split.clone(), made_by, pairs }, dropped))
 }
 
-fn make_pair(config: &HeldOutConfig, index: u64) -> (Pair, Dropped) {
-    let purpose = format!("held-out/{}", config.split);
-    let factors = Factors::default();
-    let collect = CollectConfig { max_steps: MAX_STEPS, ..CollectConfig::default() };
-    let outline = Outline::of_block(&factors);
-    let mut dropped = Dropped::default();
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let mut stream = Stream::new(config.seed, &purpose, &[index, attempt]);
-        let mut rows = expert_episode(&collect, &factors, stream.child(&[0])).rows;
-        let kind = if index.is_multiple_of(2) { "expert" } else { "noisy-replay" };
-        if index % 2 == 1 {
-            rows = noisy_replay(&rows, &factors, collect.action_noise, None, stream.child(&[1]));
-        }
-        if rows.len() <= config.offset {
-            continue;
-        }
-        for _ in 0..STARTS {
-            let first = stream.below((rows.len() - config.offset) as u64) as usize;
-            let stretch = &rows[first..=first + config.offset];
-            if ![&stretch[0], &stretch[config.offset]].iter().all(|row| in_view(&outline, &row.state)) {
-                dropped.out_of_view += 1;
+struct Maker<'a> {
+    config: &'a HeldOutConfig,
+    demonstrator: &'static dyn Demonstrator,
+    env: DomainRef,
+    collect: CollectConfig,
+}
+
+impl<'a> Maker<'a> {
+    fn new(config: &'a HeldOutConfig) -> Result<Self, EvalError> {
+        let environment = &config.protocol.environment;
+        let found = demonstrator(environment).map_err(|e| EvalError::Options(e.to_string()))?;
+        let collect = CollectConfig { max_steps: MAX_STEPS, ..CollectConfig::default() };
+        Ok(Self { config, demonstrator: found, env: found.env(), collect })
+    }
+
+    fn make(&self, index: u64) -> Result<(Pair, Dropped), EvalError> {
+        let Protocol { name, goal_offset: offset, shifts, .. } = &self.config.protocol;
+        let purpose = format!("{name}/{}", self.config.split);
+        let shift = shifts.iter().nth(index as usize % shifts.len().max(1));
+        let mut dropped = Dropped::default();
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let mut stream = Stream::new(self.config.seed, &purpose, &[index, attempt]);
+            let mut kind = if index.is_multiple_of(2) { "expert" } else { "noisy-replay" }.to_string();
+            let mut scene = self.env.scene(&Default::default())?;
+            if let Some((shift, factors)) = shift {
+                let sampling = Sampling { sampled: Some(factors.clone()), values: Vec::new() };
+                scene = self.env.draw(stream.child(&[2]).next_u64() >> 32, &sampling)?;
+                kind = format!("{kind}, other {shift}");
+            }
+            let mut rows = self.demonstrator.expert(&self.collect, &scene, stream.child(&[0]))?;
+            if index % 2 == 1 {
+                let noise = self.collect.action_noise;
+                rows = noisy_replay(self.env, &rows, &scene, noise, None, stream.child(&[1]))?;
+            }
+            if rows.len() <= *offset {
                 continue;
             }
-            // Attempts are few; 32 bits keep pair, attempt and split apart.
-            let source = index << 32 | attempt;
-            match check(stretch, &factors) {
-                Fate::Kept => {
-                    let actions = stretch[..config.offset].iter().map(|r| r.action).collect();
-                    let (start, goal) = (stretch[0].state, stretch[config.offset].state);
-                    return (Pair::new(start, goal, actions, source, kind), dropped);
+            for _ in 0..STARTS {
+                let first = stream.below((rows.len() - offset) as u64) as usize;
+                let stretch = &rows[first..=first + offset];
+                let seen = |row: &Row| self.demonstrator.in_view(&scene, &row.state);
+                if !(seen(&stretch[0]) && seen(&stretch[*offset])) {
+                    dropped.out_of_view += 1;
+                    continue;
                 }
-                Fate::SolvedAtStart => dropped.solved_at_start += 1,
-                Fate::NotReplayable => dropped.not_replayable += 1,
+                // Attempts are few; 32 bits keep pair, attempt and split apart.
+                let source = index << 32 | attempt;
+                let actions = stretch[..*offset].iter().map(|r| r.action).collect();
+                let (start, goal) = (stretch[0].state.clone(), stretch[*offset].state.clone());
+                let mut pair = Pair::new(self.env, start, goal, actions, source, &kind)?;
+                pair.factors = changes(self.env, &scene)?;
+                match self.check(&pair)? {
+                    Fate::Kept => return Ok((pair, dropped)),
+                    Fate::SolvedAtStart => dropped.solved_at_start += 1,
+                    Fate::NotReplayable => dropped.not_replayable += 1,
+                }
             }
         }
     }
-}
 
-/// Whether the agent's centre and the whole block lie on the 512 x 512 picture.
-fn in_view(outline: &Outline, state: &[f64; 7]) -> bool {
-    on_picture([state[0], state[1]]) && outline.in_view(&Pose::of_block(state))
+    /// Replays a pair as an evaluation would.
+    fn check(&self, pair: &Pair) -> Result<Fate, EvalError> {
+        let scene = self.env.scene(&pair.factors)?;
+        let mut env = reset(self.env, &scene, &pair.start, &pair.goal)?;
+        if env.success() {
+            return Ok(Fate::SolvedAtStart);
+        }
+        let mut judge = Judge::new(self.config.protocol.limits);
+        // After its record, data replay stands still for the rest of the budget.
+        let still = std::iter::repeat(&[0.0; 2]);
+        let actions = pair
+            .actions
+            .iter()
+            .chain(still)
+            .take(self.config.protocol.limits.replay_steps(pair.actions.len()));
+        for action in actions {
+            let before = env.state();
+            env.step(*action);
+            if judge.after(&before, env.as_ref())? {
+                return Ok(Fate::Kept);
+            }
+        }
+        Ok(Fate::NotReplayable)
+    }
 }
 
 enum Fate {
@@ -133,62 +178,62 @@ enum Fate {
     NotReplayable,
 }
 
-/// Replays a stretch of a recording as an evaluation would.
-fn check(stretch: &[Row], factors: &Factors) -> Fate {
-    let goal = stretch[stretch.len() - 1].state;
-    let mut env = placed(factors, &stretch[0].state);
-    let solved = |env: &PushT| success(&env.state(), &goal, factors.block_shape);
-    if solved(&env) {
-        return Fate::SolvedAtStart;
-    }
-    for row in &stretch[..stretch.len() - 1] {
-        env.step_f32(row.action);
-        if solved(&env) {
-            return Fate::Kept;
-        }
-    }
-    Fate::NotReplayable
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policies::{OracleConfig, oracle::OraclePlanner};
+    use worldbench_env::domain;
 
-    fn pairs(split: &str, n: usize) -> Vec<Pair> {
-        make_pairs(&HeldOutConfig { pairs: n, ..HeldOutConfig::split(split) }).0
+    use crate::policies::{OracleConfig, oracle::OraclePlanner};
+    use crate::protocol::Split;
+
+    fn pairs(env: &str, split: &str, n: usize) -> Vec<Pair> {
+        let protocol = Protocol { pairs: n, ..Protocol::find("held-out", env).unwrap() };
+        make_pairs(&HeldOutConfig::new(&protocol, split)).unwrap().0
     }
 
     #[test]
     fn pairs_do_not_depend_on_threads_and_splits_differ() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        let dev = pairs("dev", 6);
-        assert_eq!(dev, pool.install(|| pairs("dev", 6)));
-        assert!(dev.iter().zip(pairs("test", 6)).all(|(a, b)| a.start != b.start));
-        assert!(dev.iter().all(|p| p.actions.len() == 25));
-        assert!(dev.iter().filter(|p| p.block_moved).count() >= 4);
+        for env in ["push_t", "two_room"] {
+            let dev = pairs(env, "dev", 6);
+            assert_eq!(dev, pool.install(|| pairs(env, "dev", 6)));
+            // The committed pairs are what this code makes.
+            let protocol = Protocol::find("held-out", env).unwrap();
+            assert_eq!(dev, protocol.manifest(Split::Dev).unwrap().pairs[..6]);
+            assert!(dev.iter().zip(pairs(env, "test", 6)).all(|(a, b)| a.start != b.start));
+            assert!(dev.iter().all(|p| p.actions.len() == 25));
+            if env == "push_t" {
+                assert!(dev.iter().filter(|p| p.block_moved == Some(true)).count() >= 4);
+            }
+        }
     }
 
     #[test]
     fn the_oracle_solves_small_sets() {
+        for env in ["push_t", "two_room"] {
+            oracle_solves(domain::find(env).unwrap());
+        }
+    }
+
+    fn oracle_solves(domain: DomainRef) {
         let mut solved = 0;
-        for (i, pair) in pairs("dev", 10).iter().enumerate() {
+        for (i, pair) in pairs(domain.spec().name, "dev", 10).iter().enumerate() {
             let stream = Stream::new(0, "test", &[i as u64]);
             let mut planner = OraclePlanner::new(OracleConfig::default(), stream);
-            let mut env = placed(&Factors::default(), &pair.start);
+            let scene = domain.scene(&pair.factors).unwrap();
+            let mut env = reset(domain, &scene, &pair.start, &pair.goal).unwrap();
             let mut left = 50;
-            let done = |env: &PushT| success(&env.state(), &pair.goal, env.factors().block_shape);
-            while left > 0 && !done(&env) {
-                for action in planner.plan(&env, &pair.goal, left) {
-                    env.step_f32(action);
+            while left > 0 && !env.success() {
+                for action in planner.plan(env.as_ref(), left) {
+                    env.step(action);
                     left -= 1;
-                    if done(&env) {
+                    if env.success() {
                         break;
                     }
                 }
             }
-            solved += usize::from(done(&env));
+            solved += usize::from(env.success());
         }
-        assert!(solved >= 9, "{solved} of 10");
+        assert!(solved >= 9, "{domain:?}: {solved} of 10");
     }
 }

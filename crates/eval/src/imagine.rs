@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use worldbench_core::Frame;
+use worldbench_env::DomainRef;
 use worldbench_plan::{Context, LatentModel, Shape};
 
 use crate::plot::{text, write_png};
-use crate::policies::planner::{ACTION, Eyes, failed, proprio};
+use crate::policies::planner::{ACTION, Eyes, failed};
 use crate::runner::{goal_at, reset};
 use crate::{EpisodeOutcome, EvalError};
 
@@ -17,33 +18,40 @@ const CAPTION: usize = 12;
 /// Room between frames, px.
 const GAP: usize = 4;
 
-/// Writes a PNG of what `model` imagines from the first frame of `outcome` under the actions that were executed, below what
+/// Writes a PNG of what `model` imagines from the first frame of `outcome` in `env` under the actions that were executed, below what
 /// really happened, one column per action block, the goal last.
 ///
 /// # Errors
 /// When the model cannot draw its latents, the episode is shorter than a block, or the file cannot be written.
-pub fn write(path: &Path, model: &dyn LatentModel, outcome: &EpisodeOutcome) -> Result<(), EvalError> {
-    write_png(path, &picture(model, outcome)?)
+pub fn write(
+    path: &Path,
+    model: &dyn LatentModel,
+    env: DomainRef,
+    outcome: &EpisodeOutcome,
+) -> Result<(), EvalError> {
+    write_png(path, &picture(model, env, outcome)?)
 }
 
-fn picture(model: &dyn LatentModel, outcome: &EpisodeOutcome) -> Result<Frame, EvalError> {
+fn picture(model: &dyn LatentModel, domain: DomainRef, outcome: &EpisodeOutcome) -> Result<Frame, EvalError> {
     let fail = |message: String| failed("imagine", outcome.index, message);
     let block = model.action_block();
     let blocks = (outcome.actions.len() / block).min(BLOCKS);
     if blocks == 0 {
         return Err(fail(format!("the episode ends within its first {block} steps; take another --episode")));
     }
-    let mut env = reset(&outcome.start, &outcome.goal)?;
-    let mut eyes = Eyes::new(model, env.factors()).map_err(fail)?;
-    let mut truth = vec![eyes.frame(&env.render_state()).map_err(fail)?];
+    let (scene, proprio) =
+        (domain.scene(&outcome.factors)?, |state: &[f64]| domain.spec().proprioception(state));
+    let mut env = reset(domain, &scene, &outcome.start, &outcome.goal)?;
+    let mut eyes = Eyes::new(model, domain, &env.scene()).map_err(fail)?;
+    let mut truth = vec![eyes.frame(&env.look()).map_err(fail)?];
     let seen = proprio(&env.state());
     for (i, action) in outcome.actions[..blocks * block].iter().enumerate() {
-        env.step_f32(*action);
+        env.step(*action);
         if (i + 1) % block == 0 {
-            truth.push(eyes.frame(&env.render_state()).map_err(fail)?);
+            truth.push(eyes.frame(&env.look()).map_err(fail)?);
         }
     }
-    let goal = goal_at(&outcome.goal)?;
+    let goal = goal_at(domain, &scene, &outcome.goal)?;
     let goal_frame = eyes.frame(&goal.render_state).map_err(fail)?;
     let mut plan: Vec<f32> = outcome.actions[..blocks * block].iter().flatten().copied().collect();
     plan.chunks_exact_mut(block * ACTION).for_each(|block| model.encode_block(block));

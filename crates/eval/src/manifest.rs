@@ -3,34 +3,34 @@
 //! A manifest is JSON with one pair per line, so that a diff shows which pair changed. Numbers are shortest
 //! round-trip decimals: reading a manifest gives back the bits that were written.
 
-use std::{f64::consts::TAU, path::Path};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use worldbench_env::push_t::angle_error;
+use worldbench_env::{Changes, DomainRef, EnvError, domain};
 
 use crate::EvalError;
-
-/// The block counts as moved when it travels farther than this, px ...
-pub const MOVED_PX: f64 = 10.0;
-/// ... or turns farther than this, degrees.
-pub const MOVED_DEGREES: f64 = 10.0;
 
 /// One episode to solve: where it starts, where it must end, and how the recording got there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
-    /// Agent x, y, block origin x, y (px), block angle (rad), agent velocity x, y (px/s).
-    pub start: [f64; 7],
+    /// A state, laid out as the environment's [`worldbench_env::Spec::state`] says.
+    pub start: Vec<f64>,
     /// Laid out as `start`; the recording's state `actions.len()` env steps later.
-    pub goal: [f64; 7],
-    /// The recorded actions from start to goal, units of the action space (1 = 100 px).
+    pub goal: Vec<f64>,
+    /// The recorded actions from start to goal, units of the action space.
     pub actions: Vec<[f32; 2]>,
     /// Identifies the source episode: its seed, or its index in the data set.
     pub source: u64,
     /// How the source episode was made, e.g. `expert` or `noisy-replay`.
     pub kind: String,
-    /// Whether the block moves more than [`MOVED_PX`] or [`MOVED_DEGREES`]; see [`block_moved`].
-    pub block_moved: bool,
+    /// Whether the pair belongs to the environment's hard subset, where its manifests mark that (Push-T); see
+    /// [`Pair::hard`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_moved: Option<bool>,
+    /// What differs from the default scene: factor name to values.
+    #[serde(default, skip_serializing_if = "Changes::is_empty")]
+    pub factors: Changes,
 }
 
 /// A named list of pairs.
@@ -47,22 +47,34 @@ pub struct Manifest {
     pub pairs: Vec<Pair>,
 }
 
-/// Whether the block moves or turns noticeably between two states. The angle is compared modulo a full turn
-/// even for symmetric blocks: what counts is that it was pushed.
-#[must_use]
-pub fn block_moved(start: &[f64; 7], goal: &[f64; 7]) -> bool {
-    let distance = (goal[2] - start[2]).hypot(goal[3] - start[3]);
-    distance > MOVED_PX || angle_error(start[4], goal[4], TAU) > MOVED_DEGREES.to_radians()
-}
-
 impl Pair {
-    /// A pair whose `block_moved` is computed from its states.
-    #[must_use]
-    pub fn new(start: [f64; 7], goal: [f64; 7], actions: Vec<[f32; 2]>, source: u64, kind: &str) -> Self {
-        Self { block_moved: block_moved(&start, &goal), start, goal, actions, source, kind: kind.into() }
+    /// A pair in the default scene.
+    ///
+    /// # Errors
+    /// When a state has the wrong number of values.
+    pub fn new(
+        env: DomainRef,
+        start: impl Into<Vec<f64>>,
+        goal: impl Into<Vec<f64>>,
+        actions: Vec<[f32; 2]>,
+        source: u64,
+        kind: &str,
+    ) -> Result<Self, EnvError> {
+        let (start, goal, factors) = (start.into(), goal.into(), Changes::new());
+        let pair = Self { start, goal, actions, source, kind: kind.into(), block_moved: None, factors };
+        let block_moved = if env.spec().hard.marked { Some(pair.hard(env)?) } else { None };
+        Ok(Self { block_moved, ..pair })
     }
 
-    fn verify(&self, steps: usize) -> Result<(), String> {
+    /// Whether the pair belongs to the subset [`worldbench_env::Spec::hard`] of `env`.
+    ///
+    /// # Errors
+    /// When a state or factor does not fit the environment.
+    pub fn hard(&self, env: DomainRef) -> Result<bool, EnvError> {
+        env.hard(&env.scene(&self.factors)?, &self.start, &self.goal)
+    }
+
+    fn verify(&self, env: DomainRef, steps: usize) -> Result<(), String> {
         for (name, state) in [("start", &self.start), ("goal", &self.goal)] {
             if let Some(i) = state.iter().position(|v| !v.is_finite()) {
                 return Err(format!("`{name}[{i}]` is not finite"));
@@ -74,23 +86,37 @@ impl Pair {
         if self.actions.iter().flatten().any(|a| !a.is_finite()) {
             return Err("holds an action that is not finite".into());
         }
-        let moved = block_moved(&self.start, &self.goal);
-        if self.block_moved != moved {
-            return Err(format!("says block_moved = {}, but its states say {moved}", self.block_moved));
+        let moved = self.hard(env).map_err(|e| e.to_string())?;
+        match self.block_moved {
+            Some(said) if said != moved => {
+                Err(format!("says block_moved = {said}, but its states say {moved}"))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl Manifest {
+    /// The environment.
+    ///
+    /// # Errors
+    /// When there is none of that name; `name` (usually the path) names the manifest.
+    pub fn env(&self, name: &str) -> Result<DomainRef, EvalError> {
+        domain::find(&self.environment).ok_or_else(|| EvalError::Manifest {
+            name: name.into(),
+            message: format!("is for the environment `{}`, which is not known here", self.environment),
+        })
+    }
+
     /// Checks lengths, finiteness and the `block_moved` marks; `name` (usually the path) names it in errors.
     ///
     /// # Errors
     /// Names the first pair that is wrong.
     pub fn verify(&self, name: &str) -> Result<(), EvalError> {
+        let env = self.env(name)?;
         let steps = self.goal_offset();
         for (i, pair) in self.pairs.iter().enumerate() {
-            pair.verify(steps).map_err(|message| EvalError::Manifest {
+            pair.verify(env, steps).map_err(|message| EvalError::Manifest {
                 name: name.into(),
                 message: format!("pair {i} {message}; make the manifest again"),
             })?;
@@ -104,10 +130,24 @@ impl Manifest {
         self.pairs.first().map_or(0, |p| p.actions.len())
     }
 
-    /// Fraction of pairs whose block moves, in `[0, 1]`; 0 for an empty manifest.
+    /// Fraction of pairs in the hard subset, in `[0, 1]`; 0 for an empty manifest.
     #[must_use]
-    pub fn moved_share(&self) -> f64 {
-        self.pairs.iter().filter(|p| p.block_moved).count() as f64 / self.pairs.len().max(1) as f64
+    pub fn hard_share(&self) -> f64 {
+        let env = domain::find(&self.environment);
+        let hard = |p: &&Pair| env.is_some_and(|env| p.hard(env).unwrap_or_default());
+        self.pairs.iter().filter(hard).count() as f64 / self.pairs.len().max(1) as f64
+    }
+
+    /// Pairs whose start satisfies the environment's success test.
+    #[must_use]
+    pub fn solved_at_start(&self) -> usize {
+        let Some(env) = domain::find(&self.environment) else { return 0 };
+        let solved = |p: &&Pair| {
+            let scene = env.scene(&p.factors).ok();
+            let placed = scene.and_then(|scene| crate::runner::reset(env, &scene, &p.start, &p.goal).ok());
+            placed.is_some_and(|placed| placed.success())
+        };
+        self.pairs.iter().filter(solved).count()
     }
 
     /// Parses and verifies manifest text; `name` names it in errors.
@@ -175,10 +215,11 @@ mod tests {
         let start = [100.0, 0.1 + 0.2, 300.0, 300.0, 6.2, 0.0, 0.0];
         let mut goal = start;
         goal[4] = 0.2; // 0.283 rad = 16.2 degrees across the wrap
-        let pair = Pair::new(start, goal, vec![[0.1, -0.3]; 25], 7, "expert");
-        assert!(pair.block_moved);
-        let still = Pair::new(start, start, vec![[0.0, 0.0]; 25], 8, "expert");
-        assert!(!still.block_moved);
+        let env = domain::find("push_t").unwrap();
+        let pair = Pair::new(env, start, goal, vec![[0.1, -0.3]; 25], 7, "expert").unwrap();
+        assert_eq!(pair.block_moved, Some(true));
+        let still = Pair::new(env, start, start, vec![[0.0, 0.0]; 25], 8, "expert").unwrap();
+        assert_eq!(still.block_moved, Some(false));
         Manifest {
             environment: "push_t".into(),
             split: "dev".into(),
@@ -210,9 +251,11 @@ mod tests {
         };
         assert!(message(|p| p.goal[3] = f64::NAN).contains("goal[3]"));
         assert!(message(|p| p.start[0] = f64::INFINITY).contains("start[0]"));
+        assert!(message(|p| p.goal.truncate(5)).contains("7 values"));
+        assert!(message(|p| p.factors = [("block.size".to_string(), vec![1.0])].into()).contains("factor"));
         assert!(message(|p| p.actions.truncate(3)).contains("3 actions"));
         assert!(message(|p| p.actions[2][1] = f32::NAN).contains("action"));
-        assert!(message(|p| p.block_moved = true).contains("block_moved"));
+        assert!(message(|p| p.block_moved = Some(true)).contains("block_moved"));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use worldbench_env::Changes;
+
 use crate::stats::{Interval, wilson};
 
 /// One finished episode.
@@ -11,27 +13,32 @@ pub struct EpisodeOutcome {
     /// Index of the pair in its manifest.
     pub index: usize,
     /// State asked for at the start; see [`crate::Pair::start`].
-    pub start: [f64; 7],
+    pub start: Vec<f64>,
     /// State to be reached.
-    pub goal: [f64; 7],
-    /// Whether the pair moves the block.
+    pub goal: Vec<f64>,
+    /// Whether the pair is one of the environment's hard ones ([`worldbench_env::Spec::hard`]): in Push-T, its block moves.
     pub block_moved: bool,
     /// Whether the environment reported success at any step within the budget.
     pub success: bool,
     /// Env steps taken; the episode stops at success.
     pub steps: usize,
-    /// Norm of (agent, block) position error after 0, 1, ... steps, px. `[steps + 1]`
+    /// Distance that success is judged by after 0, 1, ... steps, px; in Push-T the norm of the (agent, block) position
+    /// error. `[steps + 1]`
     pub distances: Vec<f64>,
-    /// Block angle error after 0, 1, ... steps, rad, modulo the block's symmetry. `[steps + 1]`
+    /// Block angle error after 0, 1, ... steps, rad, modulo the block's symmetry. `[steps + 1]`, empty where nothing
+    /// turns.
     pub angle_errors: Vec<f64>,
     /// Actions taken. `[steps, 2]`
     pub actions: Vec<[f32; 2]>,
-    /// States after 0, 1, ... steps. `[steps + 1, 7]`
-    pub states: Vec<[f64; 7]>,
+    /// States after 0, 1, ... steps. `[steps + 1, n]`
+    pub states: Vec<Vec<f64>>,
     /// Seconds spent planning in the whole episode.
     pub plan_seconds: f64,
     /// Plans made.
     pub plans: usize,
+    /// What differs from the default scene; see [`crate::Pair::factors`].
+    #[serde(default, skip_serializing_if = "Changes::is_empty")]
+    pub factors: Changes,
 }
 
 /// Successes of a set of episodes with their interval.
@@ -71,7 +78,7 @@ impl Rate {
 pub struct Score {
     /// All pairs.
     pub all: Rate,
-    /// The pairs whose block moves, alone.
+    /// The environment's hard pairs alone: in Push-T those whose block moves, in Two-Room those that change rooms.
     pub block_moved: Rate,
     /// Mean env steps of an episode, the unsolved ones included.
     pub mean_steps: f64,
@@ -105,17 +112,18 @@ mod tests {
     fn outcome(index: usize, success: bool, block_moved: bool) -> EpisodeOutcome {
         EpisodeOutcome {
             index,
-            start: [0.0; 7],
-            goal: [0.1; 7],
+            start: vec![0.0; 7],
+            goal: vec![0.1; 7],
             block_moved,
             success,
             steps: 10 * (index + 1),
             distances: vec![1.0 / 3.0],
             angle_errors: vec![0.1],
             actions: vec![[0.1, -0.2]],
-            states: vec![[0.3; 7]],
+            states: vec![vec![0.3; 7]],
             plan_seconds: 2.0,
             plans: 4,
+            factors: Changes::new(),
         }
     }
 

@@ -5,34 +5,34 @@
 //! on the number of threads nor on the order of episodes.
 
 use worldbench_core::Stream;
-use worldbench_env::{Factors, PushT, RenderState};
+use worldbench_env::{Look, Scene, Simulation};
 
-use crate::{EvalError, Pair};
+use crate::{EvalError, Limits, Pair};
 
 /// What the environment shows before each step.
 ///
 /// A *learned* policy may read pixels rendered from `render_state` and `factors` and, when its checkpoint
-/// declares it, proprioception `state[0:2] ++ state[5:7]` (agent position and velocity); nothing else. Policies
-/// that read more (the block's pose) say so in their name.
+/// declares it, proprioception ([`worldbench_env::Spec::proprioception`]: agent position and velocity); nothing else.
+/// Policies that read more (the block's pose) say so in their name.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
-    /// Agent x, y, block origin x, y (px), block angle (rad, `[0, 2 pi)`), agent velocity x, y (px/s).
-    pub state: [f64; 7],
+    /// The state, laid out as [`worldbench_env::Spec::state`] says.
+    pub state: &'a [f64],
     /// Everything a frame is drawn from, besides the factors.
-    pub render_state: &'a RenderState,
+    pub render_state: &'a Look,
     /// Shapes, scales and colours of this episode.
-    pub factors: &'a Factors,
+    pub factors: &'a Scene,
 }
 
 /// What is to be reached.
 #[derive(Clone, Debug)]
 pub struct Goal {
     /// Laid out as [`Observation::state`]; the success rule ignores the velocities.
-    pub state: [f64; 7],
+    pub state: Vec<f64>,
     /// The goal frame's render state.
-    pub render_state: RenderState,
+    pub render_state: Look,
     /// Shapes, scales and colours of the goal frame.
-    pub factors: Factors,
+    pub factors: Scene,
 }
 
 /// What a policy is given when an episode begins.
@@ -43,19 +43,21 @@ pub struct EpisodeContext<'a> {
     pub seed: u64,
     /// Most env steps the episode may take.
     pub budget: usize,
+    /// How success is judged, for policies that know the true distance.
+    pub limits: Limits,
     /// Start, goal and the recorded actions. Only the data-replay row may read the actions.
     pub pair: &'a Pair,
     /// What is to be reached.
     pub goal: &'a Goal,
     /// A copy of the environment as it stands, for policies that plan on the true simulator.
-    pub env: PushT,
+    pub env: Box<dyn Simulation>,
     /// Random stream keyed by (seed, index); take a [`Stream::child`] per purpose.
     pub stream: Stream,
 }
 
 /// A policy in the middle of one episode.
 pub trait EpisodePolicy: Send {
-    /// The next action, in units of the action space (1 = 100 px).
+    /// The next action, in units of the action space.
     ///
     /// # Errors
     /// When the policy cannot act, e.g. its model fails; the message says why and what to do.

@@ -1,52 +1,80 @@
 //! Named evaluation protocols.
 //!
-//! A protocol is a small TOML file; those in `protocols/` are compiled in. Either it names frozen manifests
-//! (`held-out`), or it draws its pairs from a data set by the reference's rule (`swm-v1`): NumPy's
-//! `default_rng(seed).choice` over all rows that lie at least `goal_offset` before their episode's end, sorted.
-//! The hash over protocol and pairs stands beside every score, so that two scores with equal hashes are
-//! comparable and others are not.
+//! A protocol is a small TOML file; those in `protocols/` are compiled in. Its rules are data: how far ahead goals lie, how
+//! many steps an episode may take, what counts as success. Its pairs are frozen in manifests, or drawn from a data set by
+//! the reference's rule (`swm-v1`): NumPy's `default_rng(seed).choice` over all rows that lie at least `goal_offset` before
+//! their episode's end, sorted. What depends on the environment stands in a table `[env.NAME]`; a file for one environment
+//! may have it at top level. The hash over protocol and pairs stands beside every score, so that two scores with equal
+//! hashes are comparable and others are not.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use worldbench_core::{config::nearest, numpy::Pcg64};
 use worldbench_data::Store;
-use worldbench_env::Factors;
+use worldbench_env::{Changes, DomainRef, Scene, domain};
 
-use crate::{EvalError, Manifest, Pair};
+use crate::{EvalError, Limits, Manifest, Pair};
 
 /// The protocol used when none is named.
 pub const DEFAULT: &str = "held-out";
 
 /// (name, text) of the compiled-in protocols.
-const PROTOCOLS: [(&str, &str); 2] = [
+const PROTOCOLS: &[(&str, &str)] = &[
     ("held-out", include_str!("../../../protocols/held-out.toml")),
+    ("moderate", include_str!("../../../protocols/moderate.toml")),
+    ("strict", include_str!("../../../protocols/strict.toml")),
+    ("unlimited", include_str!("../../../protocols/unlimited.toml")),
+    ("shift", include_str!("../../../protocols/shift.toml")),
     ("swm-v1", include_str!("../../../protocols/swm-v1.toml")),
 ];
 
-/// (path below `protocols/manifests`, text) of the compiled-in manifests.
-const MANIFESTS: [(&str, &str); 2] = [
-    ("push_t/held-out-dev.json", include_str!("../../../protocols/manifests/push_t/held-out-dev.json")),
-    ("push_t/held-out-test.json", include_str!("../../../protocols/manifests/push_t/held-out-test.json")),
-];
-
-/// How an episode is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SuccessRule {
-    /// Joint distance of agent and block below 20 px and block angle within 20 degrees, at any step.
-    PushTJoint,
+macro_rules! manifests {
+    ($($path:literal,)*) => {
+        &[$(($path, include_str!(concat!("../../../protocols/manifests/", $path)))),*]
+    };
 }
 
+/// (path below `protocols/manifests`, text) of the compiled-in manifests.
+const MANIFESTS: &[(&str, &str)] = manifests![
+    "push_t/held-out-dev.json",
+    "push_t/held-out-test.json",
+    "push_t/moderate-dev.json",
+    "push_t/moderate-test.json",
+    "push_t/strict-dev.json",
+    "push_t/strict-test.json",
+    "push_t/unlimited-dev.json",
+    "push_t/unlimited-test.json",
+    "push_t/shift-dev.json",
+    "push_t/shift-test.json",
+    "push_t/swm-v1.json",
+    "two_room/held-out-dev.json",
+    "two_room/held-out-test.json",
+    "two_room/moderate-dev.json",
+    "two_room/moderate-test.json",
+    "two_room/strict-dev.json",
+    "two_room/strict-test.json",
+    "two_room/unlimited-dev.json",
+    "two_room/unlimited-test.json",
+    "two_room/shift-dev.json",
+    "two_room/shift-test.json",
+    "two_room/swm-v1.json",
+];
+
 /// Names of the frozen manifests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Splits {
     /// For tuning.
-    pub dev: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<String>,
     /// For published numbers; opened by the final run of a finished configuration only.
-    pub test: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<String>,
+    /// Drawn from a data set of our own by the protocol's selection rule; not split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<String>,
 }
 
 /// How pairs are drawn from a data set.
@@ -68,8 +96,8 @@ pub enum Split {
     Test,
 }
 
-/// A named protocol.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A named protocol for one environment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Protocol {
     /// Name printed beside every score.
@@ -80,17 +108,60 @@ pub struct Protocol {
     pub goal_offset: usize,
     /// Most env steps of an episode.
     pub budget: usize,
-    /// How an episode is judged.
-    pub success: SuccessRule,
+    /// Name of the rule that an episode is judged by.
+    pub success: String,
+    /// The rule; by default the environment's own test after every step.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: Limits,
     /// What a reader of its scores should know.
     #[serde(default)]
     pub notes: String,
-    /// Frozen manifests; either these or `selection`.
+    /// Frozen manifests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Splits>,
-    /// The rule that draws pairs from a data set; either this or `manifest`.
+    /// The rule that draws pairs from a data set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
+    /// Pairs of a frozen manifest that is made; 200 by default.
+    #[serde(default = "two_hundred", skip_serializing_if = "is_two_hundred")]
+    pub pairs: usize,
+    /// Factors that are sampled for each pair: pair i takes group i, modulo their number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shifts: BTreeMap<String, Vec<String>>,
+}
+
+fn is_default(limits: &Limits) -> bool {
+    *limits == Limits::default()
+}
+
+fn two_hundred() -> usize {
+    200
+}
+
+fn is_two_hundred(pairs: &usize) -> bool {
+    *pairs == two_hundred()
+}
+
+/// A protocol's text with the tables of all its environments.
+fn for_environment(mut table: toml::Table, environment: &str) -> Result<toml::Table, String> {
+    let Some(environments) = table.remove("env") else {
+        return match table.get("environment").and_then(toml::Value::as_str) {
+            Some(only) if only != environment => {
+                Err(format!("is for {only}, not for {environment}; give --env {only}"))
+            }
+            _ => Ok(table),
+        };
+    };
+    let toml::Value::Table(mut environments) = environments else {
+        return Err("`env` must be tables [env.NAME]".into());
+    };
+    let known: Vec<String> = environments.keys().cloned().collect();
+    let Some(toml::Value::Table(own)) = environments.remove(environment) else {
+        return Err(format!("has no table [env.{environment}]; it is for {}", known.join(", ")));
+    };
+    table.insert("environment".into(), environment.into());
+    table.extend(own);
+    Ok(table)
 }
 
 impl Protocol {
@@ -99,18 +170,19 @@ impl Protocol {
         PROTOCOLS.iter().map(|(name, _)| *name)
     }
 
-    /// Finds a protocol: a file of that path if there is one, else a compiled-in name.
+    /// Finds a protocol for `environment`: a file of that path if there is one, else a compiled-in name.
     ///
     /// # Errors
-    /// When neither exists (the message names the nearest and all known), or the file is not valid.
-    pub fn find(name_or_path: &str) -> Result<Self, EvalError> {
+    /// When neither exists (the message names the nearest and all known), it is not for this environment, or the file
+    /// is not valid.
+    pub fn find(name_or_path: &str, environment: &str) -> Result<Self, EvalError> {
         let path = Path::new(name_or_path);
         if path.is_file() {
             let text = std::fs::read_to_string(path).map_err(EvalError::io(path))?;
-            return Self::parse(name_or_path, &text);
+            return Self::parse(name_or_path, &text, environment);
         }
         match PROTOCOLS.iter().find(|(name, _)| *name == name_or_path) {
-            Some((name, text)) => Self::parse(name, text),
+            Some((name, text)) => Self::parse(name, text, environment),
             None => Err(unknown(name_or_path)),
         }
     }
@@ -118,40 +190,72 @@ impl Protocol {
     /// Parses and checks protocol text; `origin` names it in errors.
     ///
     /// # Errors
-    /// On unknown keys, wrong values, or unless exactly one of `manifest` and `selection` is given.
-    pub fn parse(origin: &str, text: &str) -> Result<Self, EvalError> {
+    /// On unknown keys, wrong values, no rules for `environment`, or neither `manifest` nor `selection`.
+    pub fn parse(origin: &str, text: &str, environment: &str) -> Result<Self, EvalError> {
         let error = |message: String| EvalError::Protocol { name: origin.into(), message };
-        let protocol: Self = toml::from_str(text).map_err(|e| error(format!("is not valid: {e}")))?;
+        let table: toml::Table = text.parse().map_err(|e| error(format!("is not valid: {e}")))?;
+        let table = for_environment(table, environment).map_err(error)?;
+        let protocol: Self = table.try_into().map_err(|e| error(format!("is not valid: {e}")))?;
         if protocol.budget == 0 || protocol.goal_offset == 0 {
             return Err(error("`budget` and `goal_offset` must be at least 1 env step".into()));
         }
-        if protocol.manifest.is_some() == protocol.selection.is_some() {
-            return Err(error("give either a [manifest] table or a [selection] table".into()));
+        if protocol.manifest.is_none() && protocol.selection.is_none() {
+            return Err(error("give a [manifest] table, a [selection] table or both".into()));
         }
+        protocol.limits.check().map_err(error)?;
+        protocol.env()?;
         Ok(protocol)
     }
 
-    /// The frozen manifest of a split: the file of that path if there is one, else the compiled-in one.
+    /// Its environment.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn env(&self) -> Result<DomainRef, EvalError> {
+        domain::find(&self.environment).ok_or_else(|| EvalError::Protocol {
+            name: self.name.clone(),
+            message: format!("is for the environment `{}`, which is not known", self.environment),
+        })
+    }
+
+    /// The frozen manifest of a split: the file of that path if there is one, else the compiled-in one. Pairs that are
+    /// drawn have no splits.
     ///
     /// # Errors
     /// When the protocol draws its pairs from a data set, or the manifest is missing or not valid.
     pub fn manifest(&self, split: Split) -> Result<Manifest, EvalError> {
-        let error = |message: String| EvalError::Protocol { name: self.name.clone(), message };
-        let Some(splits) = &self.manifest else {
-            return Err(error("draws its pairs from a data set; give one with --data PATH".into()));
-        };
+        let splits = self.manifest.clone().unwrap_or_default();
         let name = match split {
-            Split::Dev => &splits.dev,
-            Split::Test => &splits.test,
+            Split::Dev => splits.dev.or(splits.drawn),
+            Split::Test => splits.test.or(splits.drawn),
         };
+        let name = name.ok_or_else(|| EvalError::Protocol {
+            name: self.name.clone(),
+            message: "draws its pairs from a data set; give one with --data PATH".into(),
+        })?;
+        self.read_manifest(&name)
+    }
+
+    /// All frozen manifests.
+    ///
+    /// # Errors
+    /// As [`Protocol::manifest`].
+    pub fn manifests(&self) -> Result<Vec<Manifest>, EvalError> {
+        let splits = self.manifest.clone().unwrap_or_default();
+        let names = [splits.dev, splits.test, splits.drawn].into_iter().flatten();
+        names.map(|name| self.read_manifest(&name)).collect()
+    }
+
+    fn read_manifest(&self, name: &str) -> Result<Manifest, EvalError> {
         if Path::new(name).is_file() {
             return Manifest::load(Path::new(name));
         }
-        match MANIFESTS.iter().find(|(known, _)| known == name) {
+        match MANIFESTS.iter().find(|(known, _)| *known == name) {
             Some((_, text)) => Manifest::parse(name, text),
             None => {
                 let known: Vec<&str> = MANIFESTS.iter().map(|(known, _)| *known).collect();
-                Err(error(format!("manifest {name} is not a file; compiled in are {}", known.join(", "))))
+                let message = format!("manifest {name} is not a file; compiled in are {}", known.join(", "));
+                Err(EvalError::Protocol { name: self.name.clone(), message })
             }
         }
     }
@@ -162,7 +266,6 @@ impl Protocol {
     /// When it is empty, not valid, or made for another environment or goal offset.
     pub fn check(&self, manifest: &Manifest) -> Result<(), EvalError> {
         let error = |message: String| EvalError::Manifest { name: manifest.split.clone(), message };
-        manifest.verify(&manifest.split)?;
         if manifest.pairs.is_empty() {
             return Err(error("holds no pairs; give a manifest that has some".into()));
         }
@@ -172,6 +275,7 @@ impl Protocol {
                 manifest.environment, self.name, self.environment
             )));
         }
+        manifest.verify(&manifest.split)?;
         if manifest.goal_offset() != self.goal_offset {
             return Err(error(format!(
                 "has goals {} steps ahead, but protocol {} wants {}",
@@ -189,10 +293,18 @@ impl Protocol {
     /// # Errors
     /// When a number of the manifest is not finite.
     pub fn hash(&self, manifest: &Manifest) -> Result<String, EvalError> {
-        let rules = format!(
-            "{} {} {} {} {:?} {:?}\n",
-            self.name, self.environment, self.goal_offset, self.budget, self.success, self.selection
+        let mut rules = format!(
+            "{} {} {} {} {} {:?}\n",
+            self.name,
+            self.environment,
+            self.goal_offset,
+            self.budget,
+            camel_case(&self.success),
+            self.selection
         );
+        if !is_default(&self.limits) {
+            rules += &format!("{:?}\n", self.limits);
+        }
         let mut hasher = Sha256::new();
         hasher.update(rules.as_bytes());
         hasher.update(manifest.to_text()?.as_bytes());
@@ -203,8 +315,8 @@ impl Protocol {
     #[must_use]
     pub fn remark(&self) -> Option<&'static str> {
         self.selection.is_some().then_some(
-            "pairs drawn by the reference's rule from the data set given; unless that is the published set, \
-             they are not the published pairs",
+            "pairs drawn by the reference's rule from the data set given, by default from our own; unless that is the \
+             published set, they are not the published pairs",
         )
     }
 
@@ -241,28 +353,29 @@ impl Protocol {
             .collect())
     }
 
-    /// Makes the manifest that `selection` draws from a data set of episodes with the given lengths (states).
-    /// `read(episode)` returns all its states and actions; `data` names the data set.
+    /// Makes the manifest that `selection` draws from the episodes of `store`, which it calls `data`. A pair is run in
+    /// the scene of its episode.
     ///
     /// # Errors
-    /// As [`Protocol::select_starts`], when `read` fails, or when an episode is shorter than it should be.
-    pub fn select<E: std::fmt::Display>(
-        &self,
-        data: &str,
-        lengths: &[usize],
-        mut read: impl FnMut(usize) -> Result<(Vec<[f64; 7]>, Vec<[f32; 2]>), E>,
-    ) -> Result<Manifest, EvalError> {
-        let error = |message: String| EvalError::Manifest { name: data.into(), message };
+    /// As [`Protocol::select_starts`], and when the store is of another environment.
+    pub fn select_from(&self, store: &Store, data: &str) -> Result<Manifest, EvalError> {
+        let env = self.env()?;
+        if store.env() != env {
+            let (theirs, ours) = (store.env().spec().name, &self.environment);
+            let message = format!("holds episodes of {theirs}, not of {ours}; give --env {theirs}");
+            return Err(EvalError::Manifest { name: data.into(), message });
+        }
+        let broken =
+            |e: worldbench_data::DataError| EvalError::Manifest { name: data.into(), message: e.to_string() };
+        let lengths: Vec<usize> = store.views().map(|view| view.len()).collect();
         let mut pairs = Vec::new();
-        for (episode, start) in self.select_starts(lengths)? {
-            let end = start + self.goal_offset;
-            let (states, actions) = read(episode).map_err(|e| error(format!("episode {episode}: {e}")))?;
-            let (Some(from), Some(to), Some(taken)) =
-                (states.get(start), states.get(end), actions.get(start..end))
-            else {
-                return Err(error(format!("episode {episode} has no row {end}; repair the data set")));
-            };
-            pairs.push(Pair::new(*from, *to, taken.to_vec(), episode as u64, "data"));
+        for (episode, start) in self.select_starts(&lengths)? {
+            let (end, view) = (start + self.goal_offset, store.view(episode).map_err(broken)?);
+            let actions = (start..end).map(|row| view.action(row)).collect();
+            let (from, to) = (view.state(start), view.state(end));
+            let mut pair = Pair::new(env, from, to, actions, episode as u64, "data")?;
+            pair.factors = changes(env, &view.info().factors)?;
+            pairs.push(pair);
         }
         Ok(Manifest {
             environment: self.environment.clone(),
@@ -271,29 +384,32 @@ impl Protocol {
             pairs,
         })
     }
-
-    /// [`Protocol::select`] on a store.
-    ///
-    /// # Errors
-    /// As there, and when the scene differs from the one that episodes are run in.
-    pub fn select_from(&self, store: &Store) -> Result<Manifest, EvalError> {
-        let name = store.path().display().to_string();
-        let lengths: Vec<usize> = store.views().map(|view| view.len()).collect();
-        self.select(&name, &lengths, |episode| {
-            let view = store.view(episode).map_err(|e| e.to_string())?;
-            same_scene(&view.info().factors)?;
-            Ok::<_, String>((0..view.len()).map(|row| (view.state(row), view.action(row))).unzip())
-        })
-    }
 }
 
-/// A pair holds states only; its episode runs with the default bodies.
-fn same_scene(factors: &Factors) -> Result<(), String> {
-    let bodies = |f: &Factors| (f.agent_shape, f.agent_scale, f.block_shape, f.block_scale);
-    if bodies(factors) == bodies(&Factors::default()) {
-        return Ok(());
+/// What differs in `scene` from the default scene, apart from what only sets where an episode starts.
+///
+/// # Errors
+/// Never, unless the environment contradicts itself.
+pub(crate) fn changes(env: DomainRef, scene: &Scene) -> Result<Changes, EvalError> {
+    let (scene, default) = (env.visible(scene), env.scene(&Changes::new())?);
+    let (mut changes, mut at) = (Changes::new(), 0);
+    for factor in env.spec().factors {
+        let [new, old] = [&scene, &default].map(|scene| scene.values().get(at..at + factor.len));
+        if let (true, Some(values)) = (new != old, new) {
+            changes.insert(factor.name.into(), values.to_vec());
+        }
+        at += factor.len;
     }
-    Err("has other shapes or scales than the default scene, in which pairs are run; give default data".into())
+    Ok(changes)
+}
+
+/// `PushTJoint` for `push-t-joint`: how hashes spell a rule.
+fn camel_case(name: &str) -> String {
+    let capital = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    };
+    name.split('-').map(capital).collect()
 }
 
 fn unknown(name: &str) -> EvalError {
@@ -307,89 +423,4 @@ fn unknown(name: &str) -> EvalError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn built_in_protocols_and_manifests_are_valid() {
-        for name in Protocol::names() {
-            let protocol = Protocol::find(name).unwrap();
-            assert_eq!((protocol.name.as_str(), protocol.budget, protocol.goal_offset), (name, 50, 25));
-            if protocol.manifest.is_some() {
-                for split in [Split::Dev, Split::Test] {
-                    let manifest = protocol.manifest(split).unwrap();
-                    if !manifest.pairs.is_empty() {
-                        protocol.check(&manifest).unwrap();
-                        assert_eq!(manifest.pairs.len(), 200);
-                        assert!(manifest.moved_share() >= 0.7, "{}", manifest.moved_share());
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn unknown_names_get_a_hint_and_paths_win() {
-        let error = Protocol::find("heldout").unwrap_err().to_string();
-        assert!(error.contains("did you mean `held-out`") && error.contains("swm-v1"), "{error}");
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("mine.toml");
-        std::fs::write(&path, PROTOCOLS[1].1.replace("swm-v1", "mine")).unwrap();
-        assert_eq!(Protocol::find(path.to_str().unwrap()).unwrap().name, "mine");
-    }
-
-    #[test]
-    fn typos_and_contradictions_are_refused() {
-        let text = PROTOCOLS[1].1;
-        for (from, to, expect) in [
-            ("budget", "budgit", "budgit"),
-            ("budget = 50", "budget = 0", "budget"),
-            ("[selection]", "[manifest]\ndev='a'\ntest='b'\n[selection]", "either"),
-        ] {
-            let error = Protocol::parse("p.toml", &text.replace(from, to)).unwrap_err().to_string();
-            assert!(error.contains("p.toml") && error.contains(expect), "{error}");
-        }
-    }
-
-    #[test]
-    fn selection_counts_only_rows_with_a_goal_ahead() {
-        let protocol = Protocol::find("swm-v1").unwrap();
-        // Valid rows 0..=lengths-26 of each: 1000, none, 1000; NumPy's check values for n = 2000, seed 42.
-        let starts = protocol.select_starts(&[1025, 20, 1025]).unwrap();
-        assert_eq!(starts[..3], [(0, 126), (0, 135), (0, 168)]);
-        assert_eq!(*starts.last().unwrap(), (2, 991));
-        assert_eq!(starts.len(), 50);
-        assert!(protocol.select_starts(&[30]).unwrap_err().to_string().contains("only 5 rows"));
-        assert!(Protocol::find("held-out").unwrap().select_starts(&[2000]).is_err());
-        let read = |e: usize| -> Result<_, std::convert::Infallible> {
-            let states = (0..1025).map(|t| [t as f64, e as f64, 0.0, 0.0, 0.0, 0.0, 0.0]).collect();
-            Ok((states, (0..1024).map(|t| [t as f32, 0.0]).collect()))
-        };
-        let manifest = protocol.select("set", &[1025, 20, 1025], read).unwrap();
-        protocol.check(&manifest).unwrap();
-        let last = manifest.pairs.last().unwrap();
-        assert_eq!(
-            (last.start[0], last.goal[0], last.actions[24][0], last.source),
-            (991.0, 1016.0, 1015.0, 2)
-        );
-    }
-
-    #[test]
-    fn the_hash_depends_on_rules_and_pairs_but_not_on_notes() {
-        let protocol = Protocol::find("held-out").unwrap();
-        let pair = Pair::new([0.0; 7], [1.0; 7], vec![[0.0; 2]; 25], 0, "expert");
-        let manifest = Manifest {
-            environment: "push_t".into(),
-            split: "dev".into(),
-            made_by: String::new(),
-            pairs: vec![pair],
-        };
-        let base = protocol.hash(&manifest).unwrap();
-        assert_eq!(base.len(), 16);
-        assert_eq!(base, Protocol { notes: "other".into(), ..protocol.clone() }.hash(&manifest).unwrap());
-        assert_ne!(base, Protocol { budget: 51, ..protocol.clone() }.hash(&manifest).unwrap());
-        let mut other = manifest;
-        other.pairs[0].goal[0] += 1e-12;
-        assert_ne!(base, protocol.hash(&other).unwrap());
-    }
-}
+mod tests;

@@ -5,9 +5,11 @@
 
 use std::{collections::BTreeSet, fmt::Write, path::Path};
 
+use worldbench_env::{Subset, domain, environment::ALL};
+
 use crate::{
     EvalError, RowResult, System,
-    rows::seconds,
+    rows::{hard_label, seconds},
     sections::{FURTHER, INVERSE_Q, MAIN, Section},
 };
 
@@ -66,9 +68,13 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
         out.push_str("No row: its cell has not been run.\n");
         return;
     }
-    out.push_str(
-        "| Environment | Success rate [95 % interval], n | Block-moved | Floor / ceiling | Checkpoint |\n\
-         |---|---|---|---|---|\n",
+    push(
+        out,
+        format_args!(
+            "| Environment | Success rate [95 % interval], n | {} | Floor / ceiling | Checkpoint |\n\
+             |---|---|---|---|---|\n",
+            capital(hard_label(rows))
+        ),
     );
     for row in own {
         let checkpoint = match &row.checkpoint {
@@ -100,11 +106,7 @@ fn details(row: &RowResult) -> String {
 
 /// Link to the environment's page: dynamics, success rule, factors.
 fn environment_link(environment: &str) -> String {
-    let name = match environment {
-        "push_t" => "Push-T",
-        "two_room" => "Two-Room",
-        other => other,
-    };
+    let name = domain::find(environment).map_or(environment, |env| env.spec().title);
     format!("[{}](docs/envs/{environment}.md)", cell(name))
 }
 
@@ -123,9 +125,13 @@ fn overview(out: &mut String, rows: &[RowResult]) {
         out.push_str("\nNo row has been run yet.\n");
         return;
     }
-    out.push_str(
-        "\n| Row | Environment | Success rate [95 % interval], n | Block-moved | Seconds per plan | Protocol |\n\
-         |---|---|---|---|---|---|\n",
+    push(
+        out,
+        format_args!(
+            "\n| Row | Environment | Success rate [95 % interval], n | {} | Seconds per plan | Protocol |\n\
+             |---|---|---|---|---|---|\n",
+            capital(hard_label(rows))
+        ),
     );
     for row in sorted(rows) {
         push(
@@ -146,14 +152,27 @@ fn overview(out: &mut String, rows: &[RowResult]) {
 }
 
 fn reference_section(out: &mut String, rows: &[RowResult]) {
+    let hard: String = ALL
+        .iter()
+        .filter(|env| rows.is_empty() || rows.iter().any(|row| row.environment == env.name))
+        .map(|env| {
+            let Subset { name, about, .. } = env.hard;
+            format!(
+                "* {}, {}: only the pairs in which {about}; the others are easily won.\n",
+                env.title,
+                capital(name)
+            )
+        })
+        .collect();
     out.push_str(
         "\n## How to read the numbers\n\n\
-         * The interval is Wilson's 95 % score interval over the n episodes.\n\
-         * *Block-moved* counts only the pairs whose block moves more than 10 px or 10 degrees; the others are won \
-         by moving the agent alone.\n\
-         * Floor: *random*, uniform actions. Ceiling: *oracle*, planning with the true simulator and the true \
+         * The interval is Wilson's 95 % score interval over the n episodes.\n",
+    );
+    out.push_str(&hard);
+    out.push_str(
+        "* Floor: *random*, uniform actions. Ceiling: *oracle*, planning with the true simulator and the true \
          distance on the same pairs. *No-op* does nothing; *data replay* repeats the recorded actions and shows \
-         that the pairs can be solved; *weak* is the collection policy, which sees the block's pose.\n\
+         that the pairs can be solved; *weak* is the collection policy, which in Push-T sees the block's pose.\n\
          * Rows with equal protocol hashes were run on the same pairs under the same rules.\n",
     );
     let hashes: BTreeSet<&str> = rows.iter().map(|row| row.protocol_hash.as_str()).collect();
@@ -188,6 +207,12 @@ fn sorted(rows: &[RowResult]) -> Vec<&RowResult> {
     let mut sorted: Vec<&RowResult> = rows.iter().collect();
     sorted.sort_by_key(|row| row.system);
     sorted
+}
+
+/// `Block-moved` for `block-moved`.
+fn capital(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Text that cannot break out of its table cell.

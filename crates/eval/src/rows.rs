@@ -1,6 +1,7 @@
 //! Rows of the result table.
 
 use serde::{Deserialize, Serialize};
+use worldbench_env::domain;
 
 use crate::{Evaluation, Score};
 
@@ -144,7 +145,7 @@ pub fn terminal_table(rows: &[RowResult]) -> String {
         "row".to_string(),
         "environment".into(),
         "success [95 % interval], n".into(),
-        "block-moved".into(),
+        hard_label(rows).into(),
         "s/plan".into(),
         "protocol".into(),
     ]];
@@ -179,6 +180,13 @@ pub fn terminal_table(rows: &[RowResult]) -> String {
         }
     }
     out
+}
+
+/// What to call the column of hard pairs: by its name in the environment, if all rows are of one.
+pub(crate) fn hard_label(rows: &[RowResult]) -> &'static str {
+    let name = |row: &RowResult| domain::find(&row.environment).map(|env| env.spec().hard.name);
+    let first = rows.first().and_then(name);
+    first.filter(|_| rows.iter().all(|row| name(row) == first)).unwrap_or("hard pairs")
 }
 
 /// Seconds with two significant digits, `-` for none.

@@ -4,16 +4,14 @@ use std::path::Path;
 
 use serde::Serialize;
 use worldbench_core::Frame;
-use worldbench_env::RenderState;
+use worldbench_env::{DomainRef, Look};
 use worldbench_plan::GoalPolicy;
 
 use crate::plot::{Colour, Plot, Series, text, write_png};
-use crate::policies::planner::{Eyes, failed, proprio};
+use crate::policies::planner::{Eyes, failed};
 use crate::runner::{goal_at, reset};
 use crate::{EvalError, Pair};
 
-/// Side of the environment's canvas, px.
-const CANVAS: f64 = 512.0;
 /// Side of the map in the picture, px.
 const MAP: usize = 300;
 /// Width of the curve, px.
@@ -30,7 +28,7 @@ pub struct ValueReport {
     pub episode: usize,
     /// V after 0, 1, ... of the recorded steps.
     pub along: Vec<f32>,
-    /// Norm of (agent, block) position error at the same steps, px.
+    /// The environment's distance from the goal at the same steps, px.
     pub distances: Vec<f64>,
     /// Positions along one side of the map.
     pub side: usize,
@@ -41,25 +39,29 @@ pub struct ValueReport {
     pub start: [f64; 2],
     /// Agent x, y at the goal, px.
     pub goal: [f64; 2],
+    /// Side of the environment's canvas, px.
+    pub canvas: f64,
 }
 
-/// Evaluates the value of `policy` on `pair`, number `episode`, with `side` positions along each side of the map.
+/// Evaluates the value of `policy` in `env` on `pair`, number `episode`, with `side` positions along each side of the map.
 ///
 /// # Errors
 /// When the policy has learned no value or cannot read the frames.
 pub fn report(
     policy: &dyn GoalPolicy,
-    pair: &Pair,
-    episode: usize,
+    env: DomainRef,
+    (episode, pair): (usize, &Pair),
     side: usize,
 ) -> Result<ValueReport, EvalError> {
     let fail = |message: String| failed("plot value", episode, message);
-    let goal = goal_at(&pair.goal)?;
-    let mut env = reset(&pair.start, &pair.goal)?;
-    let mut eyes = Eyes::of(policy.resolution(), policy.area_filter(), env.factors()).map_err(fail)?;
-    let mut look = |render: &RenderState, state: &[f64; 7]| {
-        let frame = eyes.frame(render)?;
-        policy.observe(&frame, &proprio(state)).map_err(|e| e.to_string())
+    let (spec, scene) = (env.spec(), env.scene(&pair.factors)?);
+    let goal = goal_at(env, &scene, &pair.goal)?;
+    let mut world = reset(env, &scene, &pair.start, &pair.goal)?;
+    let sight = (policy.resolution(), policy.area_filter());
+    let mut eyes = Eyes::of(sight, env, &world.scene()).map_err(fail)?;
+    let mut look = |shown: &Look, state: &[f64]| {
+        let frame = eyes.frame(shown)?;
+        policy.observe(&frame, &spec.proprioception(state)).map_err(|e| e.to_string())
     };
     let target = look(&goal.render_state, &goal.state).map_err(fail)?;
     let value = |seen: &[Vec<f32>]| {
@@ -70,28 +72,28 @@ pub fn report(
         })
     };
     let (mut along, mut distances, mut seen) = (Vec::new(), Vec::new(), Vec::new());
-    let first = env.render_state();
     for step in 0..=pair.actions.len() {
-        let state = env.state();
-        seen.push(look(&env.render_state(), &state).map_err(fail)?);
+        let state = world.state();
+        seen.push(look(&world.look(), &state).map_err(fail)?);
         along.push(value(&seen).map_err(fail)?);
-        distances.push((0..4).map(|i| (state[i] - pair.goal[i]).powi(2)).sum::<f64>().sqrt());
+        distances.push(world.errors().distance);
         if let Some(action) = pair.actions.get(step) {
-            env.step_f32(*action);
+            world.step(*action);
         }
     }
+    let &[x, y, ..] = spec.proprio else {
+        return Err(fail(format!("{} names no agent position", spec.title)));
+    };
     let mut map = Vec::with_capacity(side * side);
     for cell in 0..side * side {
-        let at = |i: usize| (i as f64 + 0.5) * CANVAS / side as f64;
-        let agent = [at(cell % side), at(cell / side)];
-        let mut render = first;
-        render.agent = agent;
-        let mut state = pair.start;
-        (state[0], state[1], state[5], state[6]) = (agent[0], agent[1], 0.0, 0.0);
-        map.push(value(&[look(&render, &state).map_err(fail)?]).map_err(fail)?);
+        let at = |i: usize| (i as f64 + 0.5) * spec.canvas as f64 / side as f64;
+        let mut state = spec.at_rest(&pair.start);
+        (state[x], state[y]) = (at(cell % side), at(cell / side));
+        let placed = reset(env, &scene, &state, &pair.goal)?;
+        map.push(value(&[look(&placed.look(), &placed.state()).map_err(fail)?]).map_err(fail)?);
     }
-    let start = [pair.start[0], pair.start[1]];
-    Ok(ValueReport { episode, along, distances, side, map, start, goal: [pair.goal[0], pair.goal[1]] })
+    let (start, goal) = ([pair.start[x], pair.start[y]], [pair.goal[x], pair.goal[y]]);
+    Ok(ValueReport { episode, along, distances, side, map, start, goal, canvas: spec.canvas as f64 })
 }
 
 impl ValueReport {
@@ -138,7 +140,8 @@ impl ValueReport {
             dot(x, y, ramp((map[cell] - low) / (high - low)));
         }
         for (place, colour) in [(self.start, [255; 3]), (self.goal, [60, 220, 90])] {
-            let [x, y] = place.map(|v| ((v / CANVAS) * MAP as f64).clamp(4.0, MAP as f64 - 5.0) as usize);
+            let [x, y] =
+                place.map(|v| ((v / self.canvas) * MAP as f64).clamp(4.0, MAP as f64 - 5.0) as usize);
             for i in 0..9 {
                 dot(x + i - 4, y, colour);
                 dot(x, y + i - 4, colour);
@@ -170,6 +173,7 @@ fn ramp(share: f64) -> Colour {
 
 #[cfg(test)]
 mod tests {
+    use worldbench_env::domain;
     use worldbench_plan::CostError;
 
     use super::*;
@@ -211,9 +215,9 @@ mod tests {
 
     #[test]
     fn the_value_rises_along_the_recording_and_peaks_at_the_goal() {
-        let manifest = Protocol::find("held-out").unwrap().manifest(Split::Dev).unwrap();
+        let manifest = Protocol::find("held-out", "push_t").unwrap().manifest(Split::Dev).unwrap();
         let pair = &manifest.pairs[0];
-        let report = report(&Distance(true), pair, 0, 8).unwrap();
+        let report = report(&Distance(true), domain::all()[0], (0, pair), 8).unwrap();
         assert_eq!((report.along.len(), report.map.len()), (pair.actions.len() + 1, 64));
         assert!(report.along.last().unwrap() > &-20.0, "{:?}", report.along);
         let best = (0..64).max_by(|&a, &b| report.map[a].total_cmp(&report.map[b])).unwrap();
@@ -223,7 +227,7 @@ mod tests {
             picture.data.chunks(3).any(|p| p == RAMP[2])
                 && picture.data.chunks(3).any(|p| p == [60, 220, 90])
         );
-        let error = super::report(&Distance(false), pair, 0, 8).unwrap_err().to_string();
+        let error = super::report(&Distance(false), domain::all()[0], (0, pair), 8).unwrap_err().to_string();
         assert!(error.contains("no value"), "{error}");
     }
 }

@@ -95,8 +95,7 @@ impl CompactLearner {
                     self.normalisation.actions.forward(&mut out.actions[start..]);
                 }
                 if self.net.config.proprio {
-                    let s = &batch.states[i * 7..(i + 1) * 7];
-                    let raw = [s[0], s[1], s[5], s[6]].map(f64::from);
+                    let raw = std::array::from_fn(|k| f64::from(batch.proprio[i * PROPRIO + k]));
                     out.proprio.extend(self.normalisation.proprio(&raw));
                 }
             }
@@ -167,7 +166,7 @@ pub(crate) fn encoder_of(
 fn read_config(directory: &Path) -> Result<Saved, TrainError> {
     let path = directory.join("config.toml");
     let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-    let saved: Saved = toml::from_str(&text).map_err(|e| TrainError::Checkpoint {
+    let saved: Saved = crate::saved(&text).map_err(|e| TrainError::Checkpoint {
         path: path.clone(),
         problem: format!("{}; it is not the config.toml of a compact checkpoint", e.message()),
     })?;
@@ -216,8 +215,7 @@ pub(crate) fn moments(
     let (mut sums, mut rows) = ([[0.0f64; 2]; PROPRIO], 0.0);
     for found in block_starts(block, store, episodes) {
         let (view, start) = found?;
-        let s = view.state(start);
-        for (sum, v) in sums.iter_mut().zip([s[0], s[1], s[5], s[6]]) {
+        for (sum, v) in sums.iter_mut().zip(view.proprio(start)) {
             sum[0] += v;
             sum[1] += v * v;
         }

@@ -274,11 +274,10 @@ impl DinoWmLearner {
             }
         }
         let (mean, std) = (&self.saved.proprio_mean, &self.saved.proprio_std);
-        let normalised = |s: &[f32]| {
-            let raw = [s[0], s[1], s[5], s[6]];
+        let normalised = |raw: &[f32]| {
             std::array::from_fn::<f32, PROPRIO, _>(|i| ((f64::from(raw[i]) - mean[i]) / std[i]) as f32)
         };
-        let proprio = batch.states.chunks_exact(7).flat_map(normalised).collect();
+        let proprio = batch.proprio.chunks_exact(PROPRIO).flat_map(normalised).collect();
         Ok(Inputs { features, proprio, actions })
     }
 
@@ -439,7 +438,7 @@ pub fn load(
     let path = directory.join("config.toml");
     let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
     let problem = |problem: String| TrainError::Checkpoint { path: path.clone(), problem };
-    let mut saved: Saved = toml::from_str(&text).map_err(|e| problem(e.message().into()))?;
+    let mut saved: Saved = crate::saved(&text).map_err(|e| problem(e.message().into()))?;
     let weights = &mut saved.model.encoder.weights;
     *weights = weights.take().map(|path| beside(directory, &path));
     saved.model.check(2)?;

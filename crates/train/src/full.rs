@@ -268,7 +268,7 @@ pub fn load(
     let path = directory.join("config.toml");
     let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
     let problem = |problem: String| TrainError::Checkpoint { path: path.clone(), problem };
-    let saved: Saved = toml::from_str(&text).map_err(|e| {
+    let saved: Saved = crate::saved(&text).map_err(|e| {
         problem(format!("{}; it is not the config.toml of a full-size checkpoint", e.message()))
     })?;
     saved.model.check(2)?;

@@ -57,7 +57,7 @@ pub fn import(
         model.insert(tensor.key.clone(), (tensor.shape.clone(), tensor.values.to_vec()));
     }
     let report = learner.restore(model)?;
-    write(learner.as_ref(), keeps_encoder, out)?;
+    write(learner.as_ref(), store, keeps_encoder, out)?;
     Ok(report)
 }
 
@@ -72,8 +72,8 @@ fn write_backbone(path: &Path, tensors: &BTreeMap<String, &state_dict::Tensor>) 
 }
 
 /// Writes what evaluation needs of `learner`; a kept encoder is named relative to the directory.
-fn write(learner: &dyn Learner, keeps_encoder: bool, out: &Path) -> Result<(), TrainError> {
-    let mut config = learner.config();
+fn write(learner: &dyn Learner, store: &Store, keeps_encoder: bool, out: &Path) -> Result<(), TrainError> {
+    let mut config = crate::name_environment(learner.config(), store.env());
     if keeps_encoder && let Some(encoder) = config.get_mut("model").and_then(|m| m.get_mut("encoder")) {
         encoder["weights"] = toml::Value::String(ENCODER.into());
     }
@@ -161,7 +161,7 @@ mod tests {
         let learner = learner(&config(None), &store, &Split::by_source(&store, 0.0, 0)).unwrap();
         let directory = guard.path().join("whole");
         std::fs::create_dir_all(&directory).unwrap();
-        write(learner.as_ref(), false, &directory).unwrap();
+        write(learner.as_ref(), &store, false, &directory).unwrap();
         let weights = directory.join("model.safetensors");
         let whole = std::fs::metadata(&weights).unwrap().len();
         let half = checkpoint::write_half(&weights, &weights).unwrap();

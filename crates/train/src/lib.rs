@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use worldbench_data::{Split, Store};
+use worldbench_env::{DomainRef, domain};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::losses::Terms;
 use worldbench_models::planning::RolloutOptions;
@@ -175,6 +176,24 @@ pub fn learner(
     }
 }
 
+/// Key of a checkpoint's `config.toml` that names the environment of its data.
+const ENVIRONMENT: &str = "environment";
+
+/// Names the environment in a checkpoint's configuration, unless it is the one of files that name none.
+fn name_environment(mut config: toml::Table, env: DomainRef) -> toml::Table {
+    if env != domain::all()[0] {
+        config.insert(ENVIRONMENT.into(), env.spec().name.into());
+    }
+    config
+}
+
+/// What a method keeps in `config.toml`: everything but the environment.
+fn saved<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, toml::de::Error> {
+    let mut table: toml::Table = text.parse()?;
+    table.remove(ENVIRONMENT);
+    table.try_into()
+}
+
 /// What a checkpoint holds.
 pub enum Model {
     /// A world model, to be planned with.
@@ -187,6 +206,8 @@ pub enum Model {
 pub struct Loaded {
     /// The model.
     pub model: Model,
+    /// Name of the environment that it was trained on.
+    pub environment: String,
     /// Its method.
     pub method: Method,
     /// `compact`, `full`, `dino-wm` or `goal-policy`.
@@ -248,6 +269,8 @@ pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, Tr
     })?;
     let architecture =
         table.get("architecture").and_then(toml::Value::as_str).unwrap_or_default().to_string();
+    let environment = table.get(ENVIRONMENT).and_then(toml::Value::as_str);
+    let environment = environment.unwrap_or(domain::all()[0].spec().name).to_string();
     let mut label = String::new();
     let (model, method, report) = match architecture.as_str() {
         "compact" | "goal-policy" if options.precision != Precision::F32 => {
@@ -273,5 +296,5 @@ pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, Tr
         }
     };
     method.check(&architecture).map_err(|problem| TrainError::Checkpoint { path, problem })?;
-    Ok(Loaded { model, method, architecture, label, report })
+    Ok(Loaded { model, environment, method, architecture, label, report })
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use worldbench_core::Stream;
 use worldbench_data::{Kind, Recorder, Store, StoreWriter};
+use worldbench_env::domain::domain;
 use worldbench_env::variation::Sampling;
 use worldbench_env::{PushT, PushTConfig};
 
@@ -25,7 +26,7 @@ pub fn write(path: &Path, count: usize, seed: u64) -> Result<(), TrainError> {
         }
         StoreWriter::resume(path)?.0
     } else {
-        StoreWriter::create(path)?
+        StoreWriter::create(path, domain::<PushT>())?
     };
     for n in begun..count {
         let env = scene(seed, n as u64)?;

@@ -254,7 +254,7 @@ impl<'a> Trainer<'a> {
             .collect();
         let exported: Vec<_> = learner.tensors().into_iter().filter(|t| learner.exported(&t.key)).collect();
         let contents = Contents {
-            config: &learner.config().to_string(),
+            config: &crate::name_environment(learner.config(), self.store.env()).to_string(),
             model: &learner.tensors(),
             exported: &exported,
             optimizer: &moments,

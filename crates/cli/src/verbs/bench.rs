@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use worldbench_data::Store;
-use worldbench_eval::protocol::Split;
+use worldbench_env::domain;
+use worldbench_eval::protocol::{DEFAULT, Split};
 use worldbench_eval::{
     CollectConfig, EvalOptions, Evaluation, Manifest, Policy, Protocol, RowResult, collect, evaluate,
     gif::write_gif, report::write_markdown, rows::terminal_table,
@@ -16,7 +17,7 @@ use worldbench_models::planning::RolloutOptions;
 use worldbench_train::TrainConfig;
 use worldbench_train::checkpoint::write_atomic;
 
-use crate::config::{BENCH, COLLECT, ConfigArgs, unknown};
+use crate::config::{BENCH, COLLECT, ConfigArgs, environment, unknown};
 use crate::learned::{self, Acting, Trained, Use};
 use crate::output::{Outcome, bar, print};
 use crate::policy::load_policy;
@@ -30,9 +31,10 @@ use crate::policy::load_policy;
 Examples:
   worldbench bench --preset quick
   worldbench bench --preset smoke --out runs/try
-  worldbench bench --preset standard --only pldm,push-t")]
+  worldbench bench --preset standard --only pldm,push-t
+  worldbench bench --preset two-room --split dev")]
 pub struct Args {
-    /// Compiled-in preset (smoke, quick, standard), or the path of a TOML file
+    /// Compiled-in preset (smoke, quick, standard, two-room), or the path of a TOML file
     #[arg(long, value_name = "NAME|PATH", default_value = "quick")]
     preset: String,
     /// Where everything is kept
@@ -50,6 +52,9 @@ pub struct Args {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Preset {
+    /// Environment.
+    #[serde(default = "push_t")]
+    env: String,
     split: String,
     episodes: usize,
     seed: u64,
@@ -57,6 +62,13 @@ struct Preset {
     /// Preset of `collect`.
     collect: String,
     models: Vec<Model>,
+    /// Presets of other environments that are run after this one.
+    #[serde(default)]
+    include: Vec<String>,
+}
+
+fn push_t() -> String {
+    "push_t".into()
 }
 
 /// One trained model and how it is scored.
@@ -97,74 +109,105 @@ mod precision {
     }
 }
 
-/// What the environments answer to in `--only`.
-const ENVIRONMENTS: [&str; 2] = ["push-t", "push_t"];
-
+/// The cells of one environment.
 struct Bench {
     directory: PathBuf,
     name: String,
     preset: Preset,
     protocol: Protocol,
     manifest: Manifest,
-    rows: Vec<RowResult>,
+    /// Finished rows of all environments with the names of their directories.
+    rows: Vec<(String, RowResult)>,
+    /// Rows that the table is first printed after.
+    quiet: usize,
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let text = match BENCH.iter().find(|(known, _)| *known == args.preset) {
-        _ if Path::new(&args.preset).is_file() => {
-            std::fs::read_to_string(&args.preset).with_context(|| format!("cannot read {}", args.preset))?
-        }
-        Some((_, text)) => (*text).to_string(),
-        None => return Err(unknown("preset", &args.preset, BENCH.iter().map(|(known, _)| *known))),
-    };
-    let mut preset: Preset =
-        toml::from_str(&text).with_context(|| format!("bench preset {}", args.preset))?;
-    if let Some(split) = &args.split {
-        preset.split.clone_from(split);
-    }
-    choose(&mut preset, &args.only)?;
     let name =
         Path::new(&args.preset).file_stem().map_or("bench".into(), |s| s.to_string_lossy().into_owned());
-    let protocol = Protocol::find(worldbench_eval::protocol::DEFAULT)?;
-    let split = match preset.split.as_str() {
-        "dev" => Split::Dev,
-        "test" => Split::Test,
-        other => bail!("split = \"{other}\" is not known; use \"dev\" or \"test\""),
-    };
-    let manifest = protocol.manifest(split)?;
     let directory = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("bench-{name}")));
-    let mut bench = Bench { directory, name, preset, protocol, manifest, rows: Vec::new() };
-    bench.run()?;
+    let presets = choose(read_with_included(&args.preset, args.split.as_deref())?, &args.only)?;
+    let mut rows = Vec::new();
+    for preset in presets {
+        let protocol = Protocol::find(DEFAULT, environment(&preset.env)?.name)?;
+        let manifest = protocol.manifest(split(&preset.split)?)?;
+        let quiet = rows.len() + preset.references.len();
+        let (directory, name) = (directory.clone(), name.clone());
+        let mut bench = Bench { directory, name, preset, protocol, manifest, rows, quiet };
+        bench.run()?;
+        rows = bench.rows;
+    }
+    let table = directory.join("BENCHMARKS.md");
+    print(format!("table with pictures: {}", table.display()))?;
     Ok(Outcome::Done)
 }
 
-/// Keeps the models that `only` names.
-fn choose(preset: &mut Preset, only: &[String]) -> Result<()> {
-    let methods: Vec<&String> = only.iter().filter(|o| !ENVIRONMENTS.contains(&o.as_str())).collect();
-    for method in &methods {
-        if !preset
-            .models
-            .iter()
-            .any(|m| m.train.split('-').any(|part| part == *method) || m.train == **method)
-        {
-            let known: Vec<&str> = preset.models.iter().map(|m| m.train.as_str()).collect();
-            bail!(
-                "--only {method}: no such method or environment here; known are {}, push-t",
-                known.join(", ")
-            );
+fn split(name: &str) -> Result<Split> {
+    match name {
+        "dev" => Ok(Split::Dev),
+        "test" => Ok(Split::Test),
+        other => bail!("split = \"{other}\" is not known; use \"dev\" or \"test\""),
+    }
+}
+
+fn read(name: &str) -> Result<Preset> {
+    let text = match BENCH.iter().find(|(known, _)| *known == name) {
+        _ if Path::new(name).is_file() => {
+            std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?
         }
+        Some((_, text)) => (*text).to_string(),
+        None => return Err(unknown("preset", name, BENCH.iter().map(|(known, _)| *known))),
+    };
+    toml::from_str(&text).with_context(|| format!("bench preset {name}"))
+}
+
+/// The preset, then those that it includes, which take over its split, number of episodes and seed.
+fn read_with_included(name: &str, split: Option<&str>) -> Result<Vec<Preset>> {
+    let mut first = read(name)?;
+    if let Some(split) = split {
+        first.split = split.into();
+    }
+    let mut presets = Vec::new();
+    for other in &first.include {
+        let Preset { env, references, collect, models, .. } = read(other)?;
+        presets.push(Preset { env, references, collect, models, include: Vec::new(), ..first.clone() });
+    }
+    presets.insert(0, first);
+    Ok(presets)
+}
+
+/// Whether `name` is the model's preset or a part of its name, such as the method.
+fn answers_to(model: &Model, name: &str) -> bool {
+    model.train == name || model.train.split('-').any(|part| part == name)
+}
+
+/// Keeps the environments and models that `only` names.
+fn choose(mut presets: Vec<Preset>, only: &[String]) -> Result<Vec<Preset>> {
+    let is_env = |name: &str, preset: &Preset| name.replace('-', "_") == preset.env;
+    let named_env = |name: &String| presets.iter().any(|preset| is_env(name, preset));
+    let (envs, methods): (Vec<&String>, Vec<&String>) = only.iter().partition(|name| named_env(name));
+    for method in &methods {
+        if !presets.iter().flat_map(|preset| &preset.models).any(|model| answers_to(model, method)) {
+            let models = presets.iter().flat_map(|preset| preset.models.iter().map(|m| m.train.as_str()));
+            let known: Vec<&str> = models.chain(presets.iter().map(|preset| preset.env.as_str())).collect();
+            bail!("--only {method}: no such method or environment here; known are {}", known.join(", "));
+        }
+    }
+    if !envs.is_empty() {
+        presets.retain(|preset| envs.iter().any(|name| is_env(name, preset)));
     }
     if !methods.is_empty() {
-        let named =
-            |m: &Model| methods.iter().any(|o| m.train == **o || m.train.split('-').any(|part| part == *o));
-        let chosen = preset.models.iter().filter(|m| named(m));
-        let encoders: Vec<String> = chosen.filter_map(|m| m.encoder.clone()).collect();
-        for model in &mut preset.models {
-            model.unscored = !named(model);
+        for preset in &mut presets {
+            let named = |model: &Model| methods.iter().any(|name| answers_to(model, name));
+            let chosen = preset.models.iter().filter(|model| named(model));
+            let encoders: Vec<String> = chosen.filter_map(|model| model.encoder.clone()).collect();
+            for model in &mut preset.models {
+                model.unscored = !named(model);
+            }
+            preset.models.retain(|model| !model.unscored || encoders.contains(&model.train));
         }
-        preset.models.retain(|m| !m.unscored || encoders.contains(&m.train));
     }
-    Ok(())
+    Ok(presets)
 }
 
 impl Bench {
@@ -184,14 +227,28 @@ impl Bench {
                 self.learned(&model, &config, &checkpoint, planner)?;
             }
         }
-        let table = self.directory.join("BENCHMARKS.md");
-        print(format!("table with pictures: {}", table.display()))
+        Ok(())
+    }
+
+    /// `name` as a file's: environments but the first have their name before it.
+    fn file(&self, name: &str) -> String {
+        match self.unnamed() {
+            true => name.into(),
+            false => format!("{}-{name}", self.protocol.environment),
+        }
+    }
+
+    /// Whether this is the environment that commands and files need not name.
+    fn unnamed(&self) -> bool {
+        self.protocol.environment == domain::all()[0].spec().name
     }
 
     fn reference(&mut self, name: &str) -> Result<()> {
         let loaded = load_policy(name)?;
         let evaluation = self.evaluate(name, loaded.policy.as_ref())?;
-        let command = format!("worldbench eval --policy {name} --split {}", self.preset.split);
+        let env =
+            if self.unnamed() { String::new() } else { format!(" --env {}", self.protocol.environment) };
+        let command = format!("worldbench eval{env} --policy {name} --split {}", self.preset.split);
         let row =
             RowResult::new(loaded.system, &self.protocol.environment, &evaluation, &self.limited(command));
         self.finish(name, row, &evaluation)
@@ -216,7 +273,7 @@ impl Bench {
                 seed: self.preset.seed,
                 threads: 0,
                 limit: Some(total),
-                resume_dir: Some(&self.directory.join("rows").join(name)),
+                resume_dir: Some(&self.directory.join("rows").join(self.file(name))),
                 progress: Some(&|now| bar.set_position(now.done as u64)),
             },
         )?;
@@ -226,47 +283,47 @@ impl Bench {
 
     /// Keeps the row, its picture and the table as it is now.
     fn finish(&mut self, name: &str, row: RowResult, evaluation: &Evaluation) -> Result<()> {
-        let directory = self.directory.join("rows").join(name);
+        let file = self.file(name);
+        let directory = self.directory.join("rows").join(&file);
         let text = serde_json::to_string_pretty(&row)? + "\n";
         write_atomic(&directory.join("summary.json"), text.as_bytes())?;
         let episode = evaluation.outcomes.iter().position(|o| o.success && o.steps > 10).unwrap_or(0);
         let picture = directory.join("episode.gif");
         if !picture.exists() {
-            write_gif(&picture, &evaluation.outcomes[episode])?;
+            write_gif(&picture, self.protocol.env()?, &evaluation.outcomes[episode])?;
         }
         print(format!(
-            "{}: {} | block-moved {}",
+            "{}: {} | {} {}",
             row.label(),
             row.score.all.text(),
+            self.protocol.env()?.spec().hard.name,
             row.score.block_moved.text()
         ))?;
         if self.rows.is_empty() {
             print(format!("first picture: {}", picture.display()))?;
         }
-        self.rows.push(row);
-        let notes = self.rows.iter().zip(self.names()).map(|(row, name)| {
-            format!("{}: ![an episode](rows/{name}/episode.gif) `{}`", row.label(), row.command)
-        });
-        let notes: Vec<String> = notes.collect();
-        write_markdown(&self.directory.join("BENCHMARKS.md"), &self.rows, &notes)?;
-        if self.rows.len() >= self.preset.references.len() {
-            print(terminal_table(&self.rows))?;
+        self.rows.push((file, row));
+        let note = |(file, row): &(String, RowResult)| {
+            format!("{}: ![an episode](rows/{file}/episode.gif) `{}`", row.label(), row.command)
+        };
+        let notes: Vec<String> = self.rows.iter().map(note).collect();
+        let rows: Vec<RowResult> = self.rows.iter().map(|(_, row)| row.clone()).collect();
+        write_markdown(&self.directory.join("BENCHMARKS.md"), &rows, &notes)?;
+        if rows.len() >= self.quiet {
+            print(terminal_table(&rows))?;
         }
         Ok(())
     }
 
-    /// Directory names of the rows, in the order they are made.
-    fn names(&self) -> impl Iterator<Item = String> {
-        let models = self.preset.models.iter();
-        let learned = models.flat_map(|m| m.uses().into_iter().map(|planner| row_name(m, planner)));
-        self.preset.references.iter().cloned().chain(learned).collect::<Vec<_>>().into_iter()
-    }
-
     fn collect(&self) -> Result<PathBuf> {
-        let path = self.directory.join("data.wbs");
+        let path = self.directory.join(self.file("data.wbs"));
         let preset = ConfigArgs { preset: Some(self.preset.collect.clone()), ..ConfigArgs::default() };
         let config: CollectConfig = preset.resolve(COLLECT)?;
-        let marker = self.directory.join("collect.json");
+        if config.env != self.protocol.environment {
+            let (ours, theirs) = (&self.protocol.environment, &config.env);
+            bail!("bench of {ours}: collect = \"{}\" is a preset of {theirs}", self.preset.collect);
+        }
+        let marker = self.directory.join(self.file("collect.json"));
         let settings = serde_json::to_string(&config)?;
         if std::fs::read_to_string(&marker).is_ok_and(|done| done == settings) && path.is_file() {
             return Ok(path);
@@ -282,12 +339,13 @@ impl Bench {
 
     fn train(&self, model: &Model, data: &Path) -> Result<(TrainConfig, PathBuf)> {
         let encoder = model.encoder.iter().map(|name| {
-            format!("model.encoder.checkpoint={}", self.directory.join("checkpoints").join(name).display())
+            let checkpoint = self.directory.join("checkpoints").join(self.file(name));
+            format!("model.encoder.checkpoint={}", checkpoint.display())
         });
         let sets: Vec<String> = model.set.iter().cloned().chain(encoder).collect();
         let config = learned::train_config(&model.train, &sets)?;
-        let target = self.directory.join("checkpoints").join(&model.train);
-        let run = self.directory.join("train").join(&model.train);
+        let target = self.directory.join("checkpoints").join(self.file(&model.train));
+        let run = self.directory.join("train").join(self.file(&model.train));
         // The trainer itself knows whether the run is complete; a finished one returns at once.
         let trained = learned::train(&config, data, &run)?;
         let Trained { seconds, parameters } = trained;
@@ -327,7 +385,7 @@ impl Bench {
         let precision = model.precision;
         let rollouts = RolloutOptions { precision, memory: None };
         let how = Use { planner, sets: &model.solver_set, rollouts };
-        let Acting { system, policy, label } = learned::load(checkpoint, how)?;
+        let Acting { system, policy, label, .. } = learned::load(checkpoint, how)?;
         let name = row_name(model, planner);
         let evaluation = self.evaluate(&name, policy.as_ref())?;
         let shown = checkpoint.strip_prefix(&self.directory).unwrap_or(checkpoint).display().to_string();

@@ -8,11 +8,11 @@ use worldbench_data::Store;
 use worldbench_eval::{CollectConfig, collect};
 
 use crate::{
-    config::{COLLECT, ConfigArgs},
+    config::{COLLECT, ConfigArgs, environment},
     output::{Outcome, bar, make_parent, print, print_json},
 };
 
-/// Record training data: expert episodes, noisy replays of them, and play near the block
+/// Record training data: expert episodes, noisy replays of them, and play
 ///
 /// The result is a function of the configuration alone. A run that was stopped goes on where it was when the same
 /// command is given again, and ends with the same bytes.
@@ -21,11 +21,15 @@ use crate::{
 Examples:
   worldbench collect --preset smoke --out smoke.wbs
   worldbench collect --out push_t.wbs --set sources=500 --set seed=7
+  worldbench collect --env two-room --out rooms.wbs
   worldbench config show collect                        every key that --set takes")]
 pub struct Args {
     /// Store to write, or to continue
     #[arg(long, value_name = "STORE.wbs")]
     out: PathBuf,
+    /// Environment (see `envs`); without --preset its own preset is taken [default: push_t]
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
     #[command(flatten)]
     config: ConfigArgs,
     /// Threads; 0 takes one per core
@@ -36,8 +40,21 @@ pub struct Args {
     json: bool,
 }
 
+/// The configuration; `--env` chooses a preset of the environment's name where there is one and none is given.
+fn resolve(args: &Args) -> Result<CollectConfig> {
+    let Some(name) = &args.env else { return args.config.resolve(COLLECT) };
+    let env = environment(name)?.name;
+    let mut flags = args.config.clone();
+    let own = env.replace('_', "-");
+    if flags.preset.is_none() && flags.config.is_none() && COLLECT.iter().any(|(known, _)| *known == own) {
+        flags.preset = Some(own);
+    }
+    flags.set.push(format!("env=\"{env}\""));
+    flags.resolve(COLLECT)
+}
+
 pub fn run(args: &Args) -> Result<Outcome> {
-    let config: CollectConfig = args.config.resolve(COLLECT)?;
+    let config = resolve(args)?;
     config.check()?;
     make_parent(&args.out)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build();

@@ -9,7 +9,6 @@ use serde_json::json;
 use worldbench_core::Frame;
 use worldbench_data::{FrameSource, FrameSpec, Normaliser, NormaliserKind, Store, repair};
 use worldbench_env::raster::{Filter, write_png};
-use worldbench_eval::manifest::block_moved;
 
 use crate::output::{Outcome, print, print_json, table};
 
@@ -76,12 +75,12 @@ enum Picture {
     Png,
 }
 
-/// Statistics per column: mean, standard deviation, range; shares of contact and of moved blocks
+/// Statistics per column: mean, standard deviation, range; shares of contact and of pairs that are not easily won
 #[derive(Debug, clap::Args)]
 struct StatsArgs {
     /// The store
     store: PathBuf,
-    /// Env steps over which the block's movement is judged
+    /// Env steps from start to goal of the pairs
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
     offset: u32,
     /// Print JSON
@@ -110,15 +109,16 @@ fn inspect(args: &StoreArgs) -> Result<()> {
     let pixels = store.views().filter_map(|view| view.pixel_shape()).count();
     if args.json {
         return print_json(&json!({
-            "path": args.store, "bytes": stats.bytes, "episodes": stats.episodes, "steps": steps,
+            "path": args.store, "env": store.env().spec().name, "bytes": stats.bytes, "episodes": stats.episodes, "steps": steps,
             "shortest": shortest, "longest": longest, "sources": stats.sources, "kinds": stats.kinds,
             "episodes_with_pixels": pixels, "hash": store.hash(),
         }));
     }
     print(format!("{}, {:.1} MB, hash {}", args.store.display(), stats.bytes as f64 / 1e6, store.hash()))?;
     let (episodes, sources) = (stats.episodes, stats.sources);
+    let env = store.env().spec().title;
     print(format!(
-        "{episodes} episodes from {sources} sources, {steps} steps, {shortest} to {longest} an episode"
+        "{env}: {episodes} episodes from {sources} sources, {steps} steps, {shortest} to {longest} an episode"
     ))?;
     for (kind, count) in &stats.kinds {
         print(format!("  {:<13} {count}", kind.name()))?;
@@ -214,19 +214,6 @@ fn mend(args: &StoreArgs) -> Result<()> {
     Ok(())
 }
 
-/// Names of the columns, in store order: the state's, then the action's.
-const COLUMNS: [&str; 9] = [
-    "agent x",
-    "agent y",
-    "block x",
-    "block y",
-    "block angle",
-    "velocity x",
-    "velocity y",
-    "action x",
-    "action y",
-];
-
 fn stats(args: &StatsArgs) -> Result<()> {
     let store = Store::open(&args.store)?;
     let all: Vec<usize> = (0..store.len()).collect();
@@ -236,35 +223,39 @@ fn stats(args: &StatsArgs) -> Result<()> {
     );
     let mean: Vec<f64> = states.offset.iter().chain(&actions.offset).copied().collect();
     let std: Vec<f64> = states.scale.iter().chain(&actions.scale).copied().collect();
+    let spec = store.env().spec();
+    let columns: Vec<&str> = spec.state.iter().copied().chain(["action x", "action y"]).collect();
     let stats = store.stats();
     let contact = stats.contact_rows as f64 / stats.rows.max(1) as f64;
-    let moved = moved_share(&store, args.offset as usize);
+    let hard = hard_share(&store, args.offset as usize)?;
     if args.json {
         return print_json(&json!({
-            "columns": COLUMNS, "mean": mean, "std": std, "state_range": stats.state_range,
-            "contact_share": contact, "block_moved_share": moved, "offset": args.offset, "rows": stats.rows,
+            "columns": columns, "mean": mean, "std": std, "state_range": stats.state_range,
+            "contact_share": contact, "hard_pairs": spec.hard.name, "hard_share": hard, "offset": args.offset, "rows": stats.rows,
         }));
     }
-    let rows: Vec<[String; 5]> = (0..COLUMNS.len())
+    let rows: Vec<[String; 5]> = (0..columns.len())
         .map(|i| {
             let (low, high) = stats.state_range.get(i).copied().unzip();
             let edge = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.2}"));
-            [COLUMNS[i].into(), format!("{:.4}", mean[i]), format!("{:.4}", std[i]), edge(low), edge(high)]
+            [columns[i].into(), format!("{:.4}", mean[i]), format!("{:.4}", std[i]), edge(low), edge(high)]
         })
         .collect();
     print(table(["column", "mean", "std", "least", "most"], &rows))?;
     print(format!("contact marks in {:.1} % of {} rows", 100.0 * contact, stats.rows))?;
-    print(format!("block moved in {:.1} % of all stretches of {} env steps", 100.0 * moved, args.offset))
+    let (name, share, about, offset) = (spec.hard.name, 100.0 * hard, spec.hard.about, args.offset);
+    print(format!("{name} ({about}): {share:.1} % of all stretches of {offset} env steps"))
 }
 
-/// Share of all stretches of `offset` env steps in which the block moves noticeably.
-fn moved_share(store: &Store, offset: usize) -> f64 {
-    let (mut moved, mut all) = (0usize, 0usize);
+/// Share of all stretches of `offset` env steps whose ends make a pair that is not easily won.
+fn hard_share(store: &Store, offset: usize) -> Result<f64> {
+    let (mut hard, mut all) = (0usize, 0usize);
     for view in store.views() {
+        let (env, factors) = (view.info().env, &view.info().factors);
         for t in 0..view.len().saturating_sub(offset) {
             all += 1;
-            moved += usize::from(block_moved(&view.state(t), &view.state(t + offset)));
+            hard += usize::from(env.hard(factors, &view.state(t), &view.state(t + offset))?);
         }
     }
-    moved as f64 / all.max(1) as f64
+    Ok(hard as f64 / all.max(1) as f64)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use worldbench_env::{DomainRef, domain};
 use worldbench_eval::{
     EvalOptions, Evaluation, Manifest, Protocol, RowResult, evaluate, gif::write_gif, rows::terminal_table,
 };
@@ -10,12 +11,13 @@ use worldbench_eval::{
 use crate::{
     output::{Outcome, bar, command_line, print, print_json},
     pairs::PairArgs,
-    policy::{Loaded, PolicyArgs},
+    policy::{Loaded, PolicyArgs, trained_on},
 };
 
 /// Score policies on the pairs of a protocol
 ///
-/// Prints the success rate with n and its Wilson 95 % interval, the same for the pairs whose block moves, and the
+/// Prints the success rate with n and its Wilson 95 % interval, the same for the pairs that are not easily won (in Push-T
+/// those whose block moves, in Two-Room those that change rooms), and the
 /// hash over protocol and pairs: scores with equal hashes are comparable. The result does not depend on the number
 /// of threads, nor on how often the run was stopped and started again.
 #[derive(Debug, clap::Args)]
@@ -24,6 +26,7 @@ Examples:
   worldbench eval --policy oracle --episodes 20
   worldbench eval --policy random,no-op,replay,weak,oracle --out results/dev
   worldbench eval --policy oracle --out results/oracle --gif 0,7
+  worldbench eval --env two-room --policy random,oracle
   worldbench eval --policy random --protocol swm-v1 --data demos.wbs")]
 pub struct Args {
     #[command(flatten)]
@@ -53,7 +56,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let policies = args.policy.load()?;
-    let (protocol, manifest) = args.pairs.resolve()?;
+    let (protocol, manifest) = args.pairs.resolve(trained_on(&policies))?;
     let total = args.episodes.unwrap_or(usize::MAX).min(manifest.pairs.len());
     if total == 0 {
         bail!("--episodes 0 leaves nothing to run; give at least 1");
@@ -73,7 +76,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             (row.planner, row.checkpoint) = (planner.clone(), Some(checkpoint.clone()));
         }
         row.notes.extend(protocol.remark().map(str::to_string));
-        pictures(args, &evaluation, dir.as_deref())?;
+        pictures(args, protocol.env()?, &evaluation, dir.as_deref())?;
         if let Some(dir) = &dir {
             save(&dir.join("summary.json"), &row)?;
         }
@@ -112,13 +115,13 @@ fn score(
     Ok(evaluation)
 }
 
-fn pictures(args: &Args, evaluation: &Evaluation, dir: Option<&Path>) -> Result<()> {
+fn pictures(args: &Args, env: DomainRef, evaluation: &Evaluation, dir: Option<&Path>) -> Result<()> {
     for &episode in &args.gif {
         let name = match dir {
             Some(dir) => dir.join(format!("episode-{episode:03}.gif")),
             None => PathBuf::from(format!("{}-{episode:03}.gif", evaluation.key.policy)),
         };
-        write_gif(&name, &evaluation.outcomes[episode])?;
+        write_gif(&name, env, &evaluation.outcomes[episode])?;
         if !args.json {
             print(format!("wrote {}", name.display()))?;
         }
@@ -135,6 +138,7 @@ fn save(path: &Path, row: &RowResult) -> Result<()> {
 fn report(args: &Args, rows: &[RowResult]) -> String {
     let [row] = rows else { return terminal_table(rows).trim_end().to_string() };
     let score = &row.score;
+    let hard = domain::find(&row.environment).map_or("hard pairs", |env| env.spec().hard.name);
     let mut lines = vec![
         format!(
             "{} on {}, protocol {}/{} {}, seed {}",
@@ -146,7 +150,7 @@ fn report(args: &Args, rows: &[RowResult]) -> String {
             row.seed
         ),
         format!("success      {}", score.all.text()),
-        format!("block-moved  {}", score.block_moved.text()),
+        format!("{hard:<12} {}", score.block_moved.text()),
         format!("steps        {:.1} on average", score.mean_steps),
     ];
     if score.seconds_per_plan > 0.0 {
@@ -161,6 +165,9 @@ fn report(args: &Args, rows: &[RowResult]) -> String {
 fn reference_command(args: &Args, row: &RowResult) -> String {
     let PairArgs { protocol, data, .. } = &args.pairs;
     let mut command = "worldbench eval --policy random,no-op,replay,oracle".to_string();
+    if domain::all()[0].spec().name != row.environment {
+        command += &format!(" --env {}", row.environment);
+    }
     if protocol != worldbench_eval::protocol::DEFAULT {
         command += &format!(" --protocol {protocol}");
     }

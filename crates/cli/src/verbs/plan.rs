@@ -8,7 +8,7 @@ use worldbench_eval::{gif::write_gif, imagine, runner::run_episode};
 use crate::{
     output::{Outcome, print, print_json},
     pairs::PairArgs,
-    policy::PolicyArgs,
+    policy::{PolicyArgs, trained_on},
 };
 
 /// Run one episode and write it as a GIF: agent, goal, distance curve
@@ -43,16 +43,17 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Outcome> {
     let policies = args.policy.load()?;
     let [loaded] = policies.as_slice() else { bail!("`plan` runs one policy; give one name to --policy") };
-    let (protocol, manifest) = args.pairs.resolve()?;
+    let (protocol, manifest) = args.pairs.resolve(trained_on(&policies))?;
+    let env = protocol.env()?;
     let Some(pair) = manifest.pairs.get(args.episode) else {
         let last = manifest.pairs.len() - 1;
         bail!("--episode {}: there is no such pair; they are numbered 0 to {last}", args.episode);
     };
     let outcome = run_episode(&protocol, pair, args.episode, loaded.policy.as_ref(), args.seed)?;
-    write_gif(&args.out, &outcome)?;
+    write_gif(&args.out, env, &outcome)?;
     if let (Some(path), Some(checkpoint)) = (&args.imagine, &args.policy.checkpoint) {
         let model = worldbench_train::load(checkpoint)?.world(checkpoint)?;
-        imagine::write(path, model.as_ref(), &outcome)?;
+        imagine::write(path, model.as_ref(), env, &outcome)?;
     }
     if args.json {
         print_json(&outcome)?;
@@ -60,13 +61,16 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     let verdict = if outcome.success { "success" } else { "no success" };
     let last = |values: &[f64]| values.last().copied().unwrap_or_default();
+    let angle = match outcome.angle_errors[..] {
+        [] => String::new(),
+        _ => format!(" and {:.1} degrees", last(&outcome.angle_errors).to_degrees()),
+    };
     print(format!(
-        "{} on pair {}: {verdict} after {} steps, {:.1} px and {:.1} degrees from the goal; wrote {}",
+        "{} on pair {}: {verdict} after {} steps, {:.1} px{angle} from the goal; wrote {}",
         loaded.policy.name(),
         args.episode,
         outcome.steps,
         last(&outcome.distances),
-        last(&outcome.angle_errors).to_degrees(),
         args.out.display()
     ))?;
     Ok(Outcome::Done)

@@ -4,20 +4,20 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde_json::json;
+use worldbench_data::Store;
+use worldbench_env::environment::ALL;
 use worldbench_eval::{
-    Baseline, EvalOptions, HeldOutConfig, Manifest, Protocol, evaluate, held_out::make_manifest,
-    manifest::MOVED_DEGREES, manifest::MOVED_PX, protocol::Split as Pairs,
+    Baseline, EvalOptions, HeldOutConfig, Limits, Manifest, Protocol, evaluate, held_out::make_manifest,
 };
 
 use crate::{
+    config::environment,
     output::{Outcome, make_parent, print, print_json, table},
     pairs::{PairArgs, Split},
 };
 
 /// Least share of pairs that the recorded actions must solve.
 const REPLAY_SHARE: f64 = 0.99;
-/// Least share of pairs in which the block moves.
-const MOVED_SHARE: f64 = 0.7;
 
 /// Evaluation protocols and their start/goal pairs
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,7 @@ const MOVED_SHARE: f64 = 0.7;
 Examples:
   worldbench protocol show held-out
   worldbench protocol verify --split test
+  worldbench protocol verify --protocol strict --env two-room
   worldbench protocol make --split dev --out held-out-dev.json")]
 pub struct Args {
     #[command(subcommand)]
@@ -44,6 +45,9 @@ enum Verb {
         /// Name or path
         #[arg(default_value = worldbench_eval::protocol::DEFAULT)]
         name: String,
+        /// Environment; see `envs`
+        #[arg(long, value_name = "NAME", default_value = "push_t")]
+        env: String,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -52,18 +56,20 @@ enum Verb {
     Verify(VerifyArgs),
 }
 
-/// Make the pairs of `held-out` from the reserved random streams
+/// Make a protocol's pairs from the reserved random streams, or draw them from a data set
 #[derive(Debug, clap::Args)]
 struct MakeArgs {
-    /// Which pairs
-    #[arg(long, value_enum)]
-    split: Split,
+    #[command(flatten)]
+    pairs: PairArgs,
+    /// What the data set is called in the manifest [default: its path]
+    #[arg(long, value_name = "NAME", requires = "data")]
+    name: Option<String>,
     /// Manifest to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
-/// Check a protocol's pairs: the recorded actions solve 99 %, the block moves in 70 %
+/// Check a protocol's pairs: the recorded actions solve 99 %, and enough of them are not easily won
 #[derive(Debug, clap::Args)]
 struct VerifyArgs {
     #[command(flatten)]
@@ -71,7 +77,7 @@ struct VerifyArgs {
     /// A manifest file, in place of the protocol's own
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     manifest: Option<PathBuf>,
-    /// Also make the pairs of `held-out` again and compare them to the bit
+    /// Also make the pairs again and compare them to the bit
     #[arg(long)]
     remake: bool,
     /// Print JSON
@@ -82,70 +88,100 @@ struct VerifyArgs {
 pub fn run(args: &Args) -> Result<Outcome> {
     match &args.verb {
         Verb::List { json } => list(*json),
-        Verb::Show { name, json } => show(name, *json),
+        Verb::Show { name, env, json } => show(&Protocol::find(name, environment(env)?.name)?, *json),
         Verb::Make(args) => make(args),
         Verb::Verify(args) => verify(args),
     }
 }
 
 fn list(json: bool) -> Result<Outcome> {
-    let protocols: Vec<Protocol> = Protocol::names().map(Protocol::find).collect::<Result<_, _>>()?;
+    let find = |name: &'static str| ALL.iter().filter_map(move |env| Protocol::find(name, env.name).ok());
+    let protocols: Vec<Protocol> = Protocol::names().flat_map(find).collect();
     if json {
         print_json(&protocols)?;
         return Ok(Outcome::Done);
     }
-    let rows: Vec<[String; 4]> = protocols
-        .iter()
-        .map(|p| {
-            let pairs = if p.manifest.is_some() { "frozen: dev, test" } else { "drawn from --data" };
-            [p.name.clone(), p.environment.clone(), format!("{} / {}", p.goal_offset, p.budget), pairs.into()]
-        })
-        .collect();
-    print(table(["protocol", "environment", "goal offset / budget", "pairs"], &rows))?;
+    let row = |p: &Protocol| {
+        let mut splits = Vec::new();
+        if let Some(manifest) = &p.manifest {
+            let named = [("dev", &manifest.dev), ("test", &manifest.test), ("drawn", &manifest.drawn)];
+            splits.extend(named.iter().filter(|(_, file)| file.is_some()).map(|(name, _)| *name));
+        }
+        let mut pairs =
+            if splits.is_empty() { String::new() } else { format!("frozen: {}", splits.join(", ")) };
+        if p.selection.is_some() {
+            pairs += if splits.is_empty() { "drawn from --data" } else { ", or drawn from --data" };
+        }
+        let steps = format!("{} / {}", p.goal_offset, p.budget);
+        [p.name.clone(), p.environment.clone(), steps, p.success.clone(), pairs]
+    };
+    let rows: Vec<[String; 5]> = protocols.iter().map(row).collect();
+    print(table(["protocol", "environment", "goal offset / budget", "success", "pairs"], &rows))?;
     Ok(Outcome::Done)
 }
 
-/// Frozen manifests of a protocol; none when it draws its pairs.
-fn manifests(protocol: &Protocol) -> Result<Vec<Manifest>> {
-    if protocol.manifest.is_none() {
-        return Ok(Vec::new());
-    }
-    Ok([Pairs::Dev, Pairs::Test]
-        .map(|split| protocol.manifest(split))
-        .into_iter()
-        .collect::<Result<_, _>>()?)
-}
-
-fn show(name: &str, json: bool) -> Result<Outcome> {
-    let protocol = Protocol::find(name)?;
+fn show(protocol: &Protocol, json: bool) -> Result<Outcome> {
     let mut splits = Vec::new();
-    for manifest in manifests(&protocol)? {
+    for manifest in protocol.manifests()? {
         splits.push((
             manifest.split.clone(),
             manifest.pairs.len(),
-            manifest.moved_share(),
+            manifest.hard_share(),
+            manifest.solved_at_start(),
             protocol.hash(&manifest)?,
         ));
     }
     if json {
-        let facts = splits.iter().map(
-            |(split, pairs, moved, hash)| json!({ "split": split, "pairs": pairs, "moved": moved, "hash": hash }),
-        );
+        let facts = splits.iter().map(|(split, pairs, hard, solved, hash)| {
+            json!({
+                "split": split, "pairs": pairs, "hard": hard, "solved_at_start": solved, "hash": hash,
+            })
+        });
         print_json(&json!({ "protocol": protocol, "splits": facts.collect::<Vec<_>>() }))?;
         return Ok(Outcome::Done);
     }
     print(format!("{} on {}", protocol.name, protocol.environment))?;
     print(format!("goal {} env steps ahead, budget {} env steps", protocol.goal_offset, protocol.budget))?;
+    print(format!("success: {}", rule(protocol)?))?;
+    for (shift, factors) in &protocol.shifts {
+        print(format!("other {shift}: {} sampled for each pair", factors.join(", ")))?;
+    }
     if let Some(rule) = protocol.selection {
         print(format!("draws {} pairs from a data set with NumPy's seed {}", rule.episodes, rule.seed))?;
     }
-    for (split, pairs, moved, hash) in splits {
-        print(format!("{split}: {pairs} pairs, block moved in {:.1} %, hash {hash}", 100.0 * moved))?;
+    let hard = protocol.env()?.spec().hard;
+    for (split, pairs, share, solved, hash) in splits {
+        let share = 100.0 * share;
+        print(format!(
+            "{split}: {pairs} pairs, {} {share:.1} %, {solved} solved at the start, hash {hash}",
+            hard.name
+        ))?;
     }
     if !protocol.notes.is_empty() {
         print(protocol.notes.trim())?;
     }
     Ok(Outcome::Done)
+}
+
+/// The success rule in words.
+fn rule(protocol: &Protocol) -> Result<String> {
+    let Limits { distance, angle, agent, hold, every, legal } = protocol.limits;
+    let mut text = match distance {
+        None => protocol.env()?.spec().success.to_string(),
+        Some(px) if agent => format!("all positions together within {px} px"),
+        Some(px) => format!("what is to be moved within {px} px, the agent ignored"),
+    };
+    if let Some(degrees) = angle {
+        text += &format!(", within {degrees} degrees");
+    }
+    if hold > 1 {
+        text += &format!(", for {hold} steps in a row");
+    }
+    text += &match every {
+        1 => ", at any step".to_string(),
+        every => format!(", at the end of every {every} steps"),
+    };
+    Ok(if legal { text + "; no step through anything solid" } else { text })
 }
 
 fn split_name(split: Split) -> &'static str {
@@ -157,51 +193,71 @@ fn split_name(split: Split) -> &'static str {
 
 fn make(args: &MakeArgs) -> Result<Outcome> {
     make_parent(&args.out)?;
-    let (manifest, dropped) = make_manifest(&HeldOutConfig::split(split_name(args.split)));
+    let protocol = Protocol::find(&args.pairs.protocol, args.pairs.environment(None)?.spec().name)?;
+    let mut taken = String::new();
+    let manifest = match &args.pairs.data {
+        Some(path) => {
+            let name = args.name.clone().unwrap_or_else(|| path.display().to_string());
+            protocol.select_from(&Store::open(path)?, &name)?
+        }
+        None if protocol.selection.is_some() => {
+            bail!("protocol {} draws its pairs from a data set; give one with --data", protocol.name)
+        }
+        None => {
+            let config = HeldOutConfig::new(&protocol, split_name(args.pairs.split));
+            let (manifest, dropped) = make_manifest(&config)?;
+            taken = format!(
+                "starts not taken: {} not replayable, {} solved at once, {} out of view",
+                dropped.not_replayable, dropped.solved_at_start, dropped.out_of_view
+            );
+            manifest
+        }
+    };
     manifest.save(&args.out)?;
-    let moved = 100.0 * manifest.moved_share();
-    print(format!("{}: {} pairs, block moved in {moved:.1} %", args.out.display(), manifest.pairs.len()))?;
-    print(format!(
-        "starts not taken: {} not replayable, {} solved at once, {} out of view",
-        dropped.not_replayable, dropped.solved_at_start, dropped.out_of_view
-    ))?;
+    let (path, pairs, hard) = (args.out.display(), manifest.pairs.len(), protocol.env()?.spec().hard.name);
+    let (share, solved) = (100.0 * manifest.hard_share(), manifest.solved_at_start());
+    print(format!("{path}: {pairs} pairs, {hard} {share:.1} %, {solved} solved at the start"))?;
+    if !taken.is_empty() {
+        print(taken)?;
+    }
     Ok(Outcome::Done)
 }
 
 fn verify(args: &VerifyArgs) -> Result<Outcome> {
     let (protocol, manifest) = match &args.manifest {
         Some(path) => {
-            let protocol = Protocol::find(&args.pairs.protocol)?;
-            let manifest = Manifest::load(path)?;
+            let env = args.pairs.environment(None)?.spec().name;
+            let (protocol, manifest) = (Protocol::find(&args.pairs.protocol, env)?, Manifest::load(path)?);
             protocol.check(&manifest)?;
             (protocol, manifest)
         }
-        None => args.pairs.resolve()?,
+        None => args.pairs.resolve(None)?,
     };
     let remade = match args.remake {
-        true if protocol.name != "held-out" => bail!("--remake makes the pairs of held-out; leave it out"),
+        true if protocol.selection.is_some() => {
+            bail!("--remake makes pairs from reserved streams; {} draws its pairs", protocol.name)
+        }
         true => {
-            Some(make_manifest(&HeldOutConfig::split(split_name(args.pairs.split))).0.pairs == manifest.pairs)
+            let config = HeldOutConfig::new(&protocol, split_name(args.pairs.split));
+            Some(make_manifest(&config)?.0.pairs == manifest.pairs)
         }
         false => None,
     };
-    let hash = protocol.hash(&manifest)?;
+    let (hash, hard) = (protocol.hash(&manifest)?, protocol.env()?.spec().hard);
     let replay = evaluate(&protocol, &manifest, &Baseline::Replay, &EvalOptions::default())?.score.all;
-    let moved = manifest.moved_share();
-    let ok = replay.rate >= REPLAY_SHARE && moved >= MOVED_SHARE && remade != Some(false);
+    let (share, solved) = (manifest.hard_share(), manifest.solved_at_start());
+    let ok = replay.rate >= REPLAY_SHARE && share >= hard.least_share && remade != Some(false);
     if args.json {
         print_json(&json!({
             "protocol": protocol.name, "split": manifest.split, "hash": hash, "pairs": manifest.pairs.len(),
-            "replay": replay, "moved": moved, "remade_equal": remade, "ok": ok,
+            "replay": replay, "hard": share, "solved_at_start": solved, "remade_equal": remade, "ok": ok,
         }))?;
     } else {
         print(format!("{}/{}, hash {hash}", protocol.name, manifest.split))?;
         print(format!("recorded actions solve {} (at least {:.0} %)", replay.text(), 100.0 * REPLAY_SHARE))?;
-        print(format!(
-            "block moves more than {MOVED_PX} px or {MOVED_DEGREES} degrees in {:.1} % (at least {:.0} %)",
-            100.0 * moved,
-            100.0 * MOVED_SHARE
-        ))?;
+        let (share, least) = (100.0 * share, 100.0 * hard.least_share);
+        print(format!("{} ({}): {share:.1} % (at least {least:.0} %)", hard.name, hard.about))?;
+        print(format!("solved at the start: {solved} of {}", manifest.pairs.len()))?;
         if let Some(equal) = remade {
             print(if equal { "made again: equal to the bit" } else { "made again: DIFFERENT" })?;
         }

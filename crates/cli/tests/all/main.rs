@@ -6,7 +6,9 @@
 mod bench;
 mod collect;
 mod eval;
+mod examples;
 mod parity;
+mod two_room;
 mod usage;
 
 use std::path::{Path, PathBuf};

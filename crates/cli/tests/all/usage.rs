@@ -69,7 +69,9 @@ fn bad_input_is_refused_with_a_remedy() {
     for (args, expect) in [
         (&["eval", "--policy", "random", "--episodes", "0"][..], "at least 1"),
         (&["eval", "--policy", "random", "--episodes", "3", "--gif", "3"], "numbered from 0"),
-        (&["eval", "--policy", "random", "--protocol", "swm-v1"], "--data"),
+        (&["eval", "--policy", "random", "--data", "x.wbs"], "leave --data out"),
+        (&["eval", "--policy", "random", "--env", "tworoom"], "did you mean `two_room`"),
+        (&["collect", "--out", "x.wbs", "--env", "push-tee"], "did you mean `push_t`"),
         (&["plan", "--policy", "random,oracle"], "one policy"),
         (&["plan", "--policy", "random", "--episode", "1000"], "0 to 199"),
         (&["data", "inspect", "no/such/file.wbs"], "no/such/file.wbs"),

@@ -19,6 +19,8 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
 };
 use worldbench_core::{Stream, numpy::Mt19937};
+use worldbench_env::domain::{Appearance, domain};
+use worldbench_env::{PushT, Scene};
 
 use super::legacy::{Legacy, initial_state};
 use crate::{
@@ -201,15 +203,17 @@ fn recover(index: i64, frames: &[Recorded], path: &Path) -> Result<(Episode, f64
         }
         let target = frame.target.map(f64::from);
         let action = std::array::from_fn(|k| ((target[k] - agent[k]) / ACTION_SCALE) as f32);
-        rows.push(Row { state: world.state(), render: world.render_state(), action });
+        rows.push(Row { state: world.state().to_vec(), render: world.render_state().look(), action });
         world.step(target);
     }
-    rows.push(Row { state: world.state(), render: world.render_state(), action: [f32::NAN; 2] });
+    let (state, render) = (world.state().to_vec(), world.render_state().look());
+    rows.push(Row { state, render, action: [f32::NAN; 2] });
     let info = EpisodeInfo {
+        env: domain::<PushT>(),
         kind: Kind::Human,
         source: Stream::new(u64::from(seed), "human demonstration", &[]).seed(),
         seed: u64::from(seed),
-        factors: *world.factors(),
+        factors: Scene::of(world.factors()),
     };
     Ok((Episode { info, rows, pixels: None }, agent_error, reward_error))
 }

@@ -80,7 +80,9 @@ fn a_batch_holds_the_rows_it_names() {
                 let frame = store.frame(window.episode as usize, row, config.frame.unwrap()).unwrap();
                 let slot = b * 3 + t;
                 assert_eq!(batch.frames[slot * frame_size..][..frame_size], frame);
-                assert_eq!(batch.states[slot * 7..][..7], view.state(row).map(|v| v as f32));
+                let state: Vec<f32> = view.state(row).into_iter().map(|v| v as f32).collect();
+                assert_eq!(batch.states[slot * 7..][..7], state);
+                assert_eq!(batch.proprio[slot * 4..][..4], [state[0], state[1], state[5], state[6]]);
                 let missing = row + 2 == view.len();
                 assert_eq!(batch.missing[slot], missing);
                 let block = &batch.actions[slot * 4..][..4];

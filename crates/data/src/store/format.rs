@@ -1,50 +1,67 @@
 //! Bytes of a store file; all numbers little-endian.
 //!
 //! ```text
-//! file    "WBSTORE\0" | version u32 | 0 u32 | record*
+//! file    "WBSTORE\0" | version u32 | name length u32 | name of the environment | record*
 //! record  "\xF7EPISODE" | payload length u64 | payload crc32 u32 | crc32 of the 20 bytes before u32 | payload
 //! payload info length u32 | rows u32 | pixel height u32 | pixel width u32 | info as JSON
 //!         | row * rows | mark count u8 * rows | marks (4 x i16) | pixels
-//! row     state 7 x f64 | agent x, y, angle, block cog x, y, raw angle 6 x f64 | action 2 x f32
+//! row     state n x f64 | render state m x f64 | action 2 x f32
 //! ```
+//!
+//! How many numbers state and render state have is the environment's affair (for Push-T 7 and 6). Version 1 names none and
+//! is Push-T's; version 2 names it.
 //!
 //! The record mark and the checksum of the record's head let `repair` find the next good record behind a
 //! damaged one. Most rows have no contact mark, so marks are one stream with a count a row.
 
-use worldbench_env::render_state::{Marks, RenderState};
+use serde::Deserialize;
+use worldbench_env::{DomainRef, Look, Marks, domain};
 
-use crate::episode::{ACTION_DIM, Episode, EpisodeInfo, Row, STATE_DIM};
+use crate::episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Row};
 
 pub(crate) const FILE_MAGIC: [u8; 8] = *b"WBSTORE\0";
-pub(crate) const VERSION: u32 = 1;
-pub(crate) const FILE_HEAD: usize = 16;
+/// Stores of the environment that needs no name, and of all others.
+const VERSIONS: [u32; 2] = [1, 2];
+const FILE_HEAD: usize = 16;
+/// Longest name of an environment; a damaged head may claim any length.
+const MAX_NAME: usize = 256;
 pub(crate) const RECORD_MAGIC: [u8; 8] = *b"\xF7EPISODE";
 pub(crate) const RECORD_HEAD: usize = 24;
 const PAYLOAD_HEAD: usize = 16;
-const POSE_DIM: usize = 6;
-const ROW: usize = 8 * (STATE_DIM + POSE_DIM) + 4 * ACTION_DIM;
 const MARK: usize = 8;
 
-pub(crate) fn file_head() -> [u8; FILE_HEAD] {
-    let mut head = [0; FILE_HEAD];
-    head[..8].copy_from_slice(&FILE_MAGIC);
-    head[8..12].copy_from_slice(&VERSION.to_le_bytes());
+pub(crate) fn file_head(env: DomainRef) -> Vec<u8> {
+    let unnamed = env == domain::all()[0];
+    let (version, name) = if unnamed { (VERSIONS[0], "") } else { (VERSIONS[1], env.spec().name) };
+    let mut head = FILE_MAGIC.to_vec();
+    head.extend(version.to_le_bytes());
+    head.extend((name.len() as u32).to_le_bytes());
+    head.extend(name.as_bytes());
     head
 }
 
-/// Says why `bytes` does not start with a file head of this version; `None` when it does.
-pub(crate) fn file_head_fault(bytes: &[u8]) -> Option<String> {
-    match bytes.get(..FILE_HEAD) {
-        None => Some("it is shorter than a file head; collect or import the data again".into()),
-        Some(head) if head[..8] != FILE_MAGIC => {
-            Some("its first bytes are not WBSTORE; give a .wbs file made by `worldbench collect`".into())
-        }
-        Some(head) if head[8..12] != VERSION.to_le_bytes() => {
-            let found = u32_at(head, 8).unwrap_or(0);
-            Some(format!("format version {found}, expected {VERSION}; use the version that wrote it"))
-        }
-        Some(_) => None,
+/// The environment that the head of the file `bytes` names, and where the records begin; or what is wrong with it.
+pub(crate) fn read_file_head(bytes: &[u8]) -> Result<(DomainRef, usize), String> {
+    let short = "it is shorter than a file head; collect or import the data again";
+    let head = bytes.get(..FILE_HEAD).ok_or(short)?;
+    if head[..8] != FILE_MAGIC {
+        return Err("its first bytes are not WBSTORE; give a .wbs file made by `worldbench collect`".into());
     }
+    let (version, length) = (u32_at(head, 8).unwrap_or(0), u32_at(head, 12).unwrap_or(0) as usize);
+    if version == VERSIONS[0] {
+        return Ok((domain::all()[0], FILE_HEAD));
+    }
+    if version != VERSIONS[1] || length > MAX_NAME {
+        let [first, last] = VERSIONS;
+        return Err(format!(
+            "format version {version}, expected {first} or {last}; use the version that wrote it"
+        ));
+    }
+    let end = FILE_HEAD + length;
+    let name = String::from_utf8_lossy(bytes.get(FILE_HEAD..end).ok_or(short)?).into_owned();
+    let env = domain::find(&name)
+        .ok_or_else(|| format!("it is of the environment `{name}`, which is not known here"))?;
+    Ok((env, end))
 }
 
 /// Length and checksum of the payload that follows a record head.
@@ -75,17 +92,17 @@ impl RecordHead {
 
 /// Encodes a checked episode; `Err` names what does not fit into the format.
 pub(crate) fn encode(episode: &Episode) -> Result<Vec<u8>, String> {
-    let info =
-        serde_json::to_vec(&episode.info).map_err(|e| format!("its factors have no JSON form: {e}"))?;
+    let info = info_text(&episode.info).map_err(|e| format!("its factors have no JSON form: {e}"))?;
     let (height, width) = episode.pixels.as_ref().map_or((0, 0), |p| (p.height, p.width));
-    let mut out = Vec::with_capacity(PAYLOAD_HEAD + info.len() + episode.rows.len() * (ROW + 4));
+    let row_bytes = Columns::of(episode.info.env).row();
+    let mut out = Vec::with_capacity(PAYLOAD_HEAD + info.len() + episode.rows.len() * (row_bytes + 4));
     for value in [info.len(), episode.rows.len(), height, width] {
         let value = u32::try_from(value).map_err(|_| format!("{value} is too large a size"))?;
         out.extend(value.to_le_bytes());
     }
-    out.extend(info);
+    out.extend(info.as_bytes());
     for row in &episode.rows {
-        row.state.iter().chain(&pose(&row.render)).for_each(|v| out.extend(v.to_le_bytes()));
+        row.state.iter().chain(&row.render.values).for_each(|v| out.extend(v.to_le_bytes()));
         row.action.iter().for_each(|v| out.extend(v.to_le_bytes()));
     }
     for (t, row) in episode.rows.iter().enumerate() {
@@ -99,9 +116,41 @@ pub(crate) fn encode(episode: &Episode) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-fn pose(render: &RenderState) -> [f64; POSE_DIM] {
-    let RenderState { agent, agent_angle, block_cog, block_angle, .. } = render;
-    [agent[0], agent[1], *agent_angle, block_cog[0], block_cog[1], *block_angle]
+fn info_text(info: &EpisodeInfo) -> Result<String, serde_json::Error> {
+    let (kind, factors) = (serde_json::to_string(&info.kind)?, info.env.write_scene(&info.factors)?);
+    let EpisodeInfo { source, seed, .. } = info;
+    Ok(format!("{{\"kind\":{kind},\"source\":{source},\"seed\":{seed},\"factors\":{factors}}}"))
+}
+
+#[derive(Deserialize)]
+struct InfoText {
+    kind: Kind,
+    source: u64,
+    seed: u64,
+    factors: serde_json::Value,
+}
+
+fn read_info(env: DomainRef, text: &[u8]) -> Result<EpisodeInfo, serde_json::Error> {
+    let InfoText { kind, source, seed, factors } = serde_json::from_slice(text)?;
+    Ok(EpisodeInfo { env, kind, source, seed, factors: env.read_scene(factors)? })
+}
+
+/// Numbers of a row.
+#[derive(Clone, Copy, Debug)]
+struct Columns {
+    state: usize,
+    look: usize,
+}
+
+impl Columns {
+    fn of(env: DomainRef) -> Self {
+        Self { state: env.spec().state.len(), look: env.spec().look.len() }
+    }
+
+    /// Bytes of a row.
+    fn row(self) -> usize {
+        8 * (self.state + self.look) + 4 * ACTION_DIM
+    }
 }
 
 /// Where the parts of an intact payload lie, counted from its start, and its decoded info.
@@ -111,6 +160,7 @@ pub(crate) struct Layout {
     pub rows: usize,
     pub height: usize,
     pub width: usize,
+    columns: Columns,
     first_row: usize,
     counts: usize,
     marks: usize,
@@ -119,13 +169,14 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Reads the layout and checks that the parts fill the payload exactly.
-    pub fn read(payload: &[u8]) -> Result<Self, String> {
+    pub fn read(env: DomainRef, payload: &[u8]) -> Result<Self, String> {
         let size = |i: usize| u32_at(payload, 4 * i).map(|v| v as usize).ok_or("has no payload head");
         let (info_len, rows, height, width) = (size(0)?, size(1)?, size(2)?, size(3)?);
         let first_row = PAYLOAD_HEAD + info_len;
         let info = payload.get(PAYLOAD_HEAD..first_row).ok_or("has no complete info")?;
-        let info = serde_json::from_slice(info).map_err(|e| format!("has unreadable info: {e}"))?;
-        let counts = first_row + rows * ROW;
+        let info = read_info(env, info).map_err(|e| format!("has unreadable info: {e}"))?;
+        let columns = Columns::of(env);
+        let counts = first_row + rows * columns.row();
         let marks = counts + rows;
         let total: usize =
             payload.get(counts..marks).ok_or("has too few rows")?.iter().map(|&c| usize::from(c)).sum();
@@ -134,41 +185,37 @@ impl Layout {
         if rows == 0 || end != Some(payload.len()) {
             return Err("has parts that do not fill its payload".into());
         }
-        Ok(Self { info, rows, height, width, first_row, counts, marks, pixels })
+        Ok(Self { info, rows, height, width, columns, first_row, counts, marks, pixels })
     }
 
-    fn f64_at(&self, payload: &[u8], row: usize, column: usize) -> f64 {
-        let at = self.first_row + row * ROW + 8 * column;
-        payload.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(f64::NAN, f64::from_le_bytes)
+    /// `count` numbers of `row` from column `first` on.
+    fn numbers(&self, payload: &[u8], row: usize, first: usize, count: usize) -> Vec<f64> {
+        let at = self.first_row + row * self.columns.row() + 8 * first;
+        let bytes = payload.get(at..at + 8 * count).unwrap_or_default();
+        bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()
     }
 
     /// Observed state of `row`.
-    pub fn state(&self, payload: &[u8], row: usize) -> [f64; STATE_DIM] {
-        std::array::from_fn(|i| self.f64_at(payload, row, i))
+    pub fn state(&self, payload: &[u8], row: usize) -> Vec<f64> {
+        self.numbers(payload, row, 0, self.columns.state)
     }
 
     /// Action of `row`.
     pub fn action(&self, payload: &[u8], row: usize) -> [f32; ACTION_DIM] {
-        let at = self.first_row + row * ROW + 8 * (STATE_DIM + POSE_DIM);
+        let at = self.first_row + (row + 1) * self.columns.row() - 4 * ACTION_DIM;
         std::array::from_fn(|i| u32_at(payload, at + 4 * i).map_or(f32::NAN, f32::from_bits))
     }
 
     /// What the frame of `row` is a function of.
-    pub fn render(&self, payload: &[u8], row: usize) -> RenderState {
-        let pose: [f64; POSE_DIM] = std::array::from_fn(|i| self.f64_at(payload, row, STATE_DIM + i));
+    pub fn render(&self, payload: &[u8], row: usize) -> Look {
         let counts = &payload[self.counts..self.marks];
         let before: usize = counts[..row].iter().map(|&c| usize::from(c)).sum();
         let start = self.marks + before * MARK;
         let marks = payload[start..start + usize::from(counts[row]) * MARK].chunks_exact(MARK);
         let decode =
             |mark: &[u8]| std::array::from_fn(|i| i16::from_le_bytes([mark[2 * i], mark[2 * i + 1]]));
-        RenderState {
-            agent: [pose[0], pose[1]],
-            agent_angle: pose[2],
-            block_cog: [pose[3], pose[4]],
-            block_angle: pose[5],
-            marks: marks.map(decode).collect::<Marks>(),
-        }
+        let values = self.numbers(payload, row, self.columns.state, self.columns.look);
+        Look { values, marks: marks.map(decode).collect::<Marks>() }
     }
 
     /// Stored frame of `row`; empty where the episode has no pixel column.

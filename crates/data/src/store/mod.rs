@@ -1,7 +1,7 @@
 //! The native store: one append-only file, one checksummed record an episode, **states instead of pixels**.
 //!
-//! A Push-T frame is a function of the agent position, the block's centre of gravity and raw angle, the factor
-//! values and the contact marks of the last physics step. Storing these takes about 120 bytes a row instead
+//! A frame is a function of a few numbers: in Push-T the agent position, the block's centre of gravity and raw angle, the
+//! factor values and the contact marks of the last physics step. Storing these takes about 120 bytes a row instead
 //! of 150,528, and the frame rendered from them is byte-identical to the live one. The layout is described in
 //! `format.rs`.
 
@@ -15,23 +15,24 @@ use std::{
 };
 
 use memmap2::Mmap;
-use worldbench_env::render_state::RenderState;
+use worldbench_env::{DomainRef, Look, PROPRIO};
 
 pub use repair::{Dropped, RepairReport, repair};
 pub use writer::StoreWriter;
 
 use crate::{
-    episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Pixels, Row, STATE_DIM},
+    episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Pixels, Row},
     error::{DataError, Result},
     mmap,
 };
-use format::{FILE_HEAD, Layout, RECORD_HEAD, RecordHead};
+use format::{Layout, RECORD_HEAD, RecordHead};
 
 /// A store opened for reading. The file is mapped; rows are decoded when asked for. Share it between threads
 /// in an `Arc`.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    env: DomainRef,
     map: Mmap,
     episodes: Vec<(Range<usize>, Layout)>,
     hash: u64,
@@ -46,14 +47,14 @@ impl Store {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let map = mmap::map(&path)?;
-        if let Some(reason) = format::file_head_fault(&map) {
-            return Err(DataError::NotAStore { path, reason });
-        }
+        let (env, mut at) = match format::read_file_head(&map) {
+            Ok(found) => found,
+            Err(reason) => return Err(DataError::NotAStore { path, reason }),
+        };
         let mut episodes = Vec::new();
         let mut hash = Hash::default();
-        let mut at = FILE_HEAD;
         while at < map.len() {
-            match read_record(&map, at) {
+            match read_record(env, &map, at) {
                 Ok((payload, layout)) => {
                     hash.update(&map[payload.clone()]);
                     at = payload.end;
@@ -62,13 +63,19 @@ impl Store {
                 Err(reason) => return Err(DataError::Damaged { path, episode: episodes.len(), reason }),
             }
         }
-        Ok(Self { path, map, episodes, hash: hash.finish() })
+        Ok(Self { path, env, map, episodes, hash: hash.finish() })
     }
 
     /// The file this store was read from.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The environment of all its episodes.
+    #[must_use]
+    pub fn env(&self) -> DomainRef {
+        self.env
     }
 
     /// Number of episodes.
@@ -117,7 +124,7 @@ impl Store {
     /// Counts and ranges over the whole store.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        let mut stats = StoreStats::new(self.map.len());
+        let mut stats = StoreStats::new(self.map.len(), self.env.spec().state.len());
         self.views().for_each(|view| stats.add(&view));
         stats
     }
@@ -146,9 +153,15 @@ impl<'a> EpisodeView<'a> {
 
     /// Observed state of `row`. Like every accessor here it panics when `row >= len()`.
     #[must_use]
-    pub fn state(&self, row: usize) -> [f64; STATE_DIM] {
+    pub fn state(&self, row: usize) -> Vec<f64> {
         self.guard(row);
         self.layout.state(self.payload, row)
+    }
+
+    /// Agent position and velocity of `row`; 0 where the environment has none.
+    #[must_use]
+    pub fn proprio(&self, row: usize) -> [f64; PROPRIO] {
+        self.info().env.spec().proprioception(&self.state(row))
     }
 
     /// Action of `row`; NaN in the last one.
@@ -160,7 +173,7 @@ impl<'a> EpisodeView<'a> {
 
     /// What the frame of `row` is a function of, beside the factors.
     #[must_use]
-    pub fn render(&self, row: usize) -> RenderState {
+    pub fn render(&self, row: usize) -> Look {
         self.guard(row);
         self.layout.render(self.payload, row)
     }
@@ -221,13 +234,13 @@ pub struct StoreStats {
     /// Rows with at least one contact mark.
     pub contact_rows: usize,
     /// Smallest and largest value of each state column; infinite while empty.
-    pub state_range: [(f64, f64); STATE_DIM],
+    pub state_range: Vec<(f64, f64)>,
     #[serde(skip)]
     seen: std::collections::HashSet<u64>,
 }
 
 impl StoreStats {
-    fn new(bytes: usize) -> Self {
+    fn new(bytes: usize, state: usize) -> Self {
         Self {
             bytes,
             episodes: 0,
@@ -236,7 +249,7 @@ impl StoreStats {
             sources: 0,
             kinds: Default::default(),
             contact_rows: 0,
-            state_range: [(f64::INFINITY, f64::NEG_INFINITY); STATE_DIM],
+            state_range: vec![(f64::INFINITY, f64::NEG_INFINITY); state],
             seen: Default::default(),
         }
     }
@@ -259,7 +272,11 @@ impl StoreStats {
 }
 
 /// The payload's place and layout of the record that starts at `at`, or what is wrong with it.
-fn read_record(bytes: &[u8], at: usize) -> std::result::Result<(Range<usize>, Layout), String> {
+fn read_record(
+    env: DomainRef,
+    bytes: &[u8],
+    at: usize,
+) -> std::result::Result<(Range<usize>, Layout), String> {
     let rest = &bytes[at..];
     if rest.len() < RECORD_HEAD {
         return Err("is incomplete (the writer was stopped)".into());
@@ -270,7 +287,7 @@ fn read_record(bytes: &[u8], at: usize) -> std::result::Result<(Range<usize>, La
         return Err("fails its checksum".into());
     }
     let start = at + RECORD_HEAD;
-    Ok((start..start + head.length, Layout::read(payload)?))
+    Ok((start..start + head.length, Layout::read(env, payload)?))
 }
 
 /// 64-bit content hash: words are folded in by xor, multiply and rotate, lengths included.

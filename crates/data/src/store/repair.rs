@@ -1,7 +1,7 @@
 use std::{fs::File, io::Write, path::Path};
 
 use super::{
-    format::{self, FILE_HEAD, RECORD_HEAD, RECORD_MAGIC, RecordHead},
+    format::{self, RECORD_HEAD, RECORD_MAGIC, RecordHead},
     read_record,
 };
 use crate::{
@@ -40,14 +40,12 @@ pub struct RepairReport {
 pub fn repair(path: impl AsRef<Path>) -> Result<RepairReport> {
     let path = path.as_ref();
     let map = mmap::map(path)?;
-    if let Some(reason) = format::file_head_fault(&map) {
-        return Err(DataError::NotAStore { path: path.into(), reason });
-    }
+    let (env, mut at) =
+        format::read_file_head(&map).map_err(|reason| DataError::NotAStore { path: path.into(), reason })?;
     let mut report = RepairReport::default();
     let mut good = Vec::new();
-    let mut at = FILE_HEAD;
     while at < map.len() {
-        match read_record(&map, at) {
+        match read_record(env, &map, at) {
             Ok((payload, _)) => {
                 report.kept += 1;
                 good.push(at..payload.end);
@@ -67,7 +65,7 @@ pub fn repair(path: impl AsRef<Path>) -> Result<RepairReport> {
     let temporary = path.with_added_extension("repair");
     let mut file = File::create(&temporary).map_err(DataError::io("create", &temporary))?;
     let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(DataError::io("write", &temporary));
-    write(&format::file_head())?;
+    write(&format::file_head(env))?;
     for record in good {
         write(&map[record])?;
     }

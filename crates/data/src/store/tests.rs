@@ -1,9 +1,55 @@
 use std::fs;
 
 use worldbench_core::Stream;
+use worldbench_env::domain;
 
 use super::*;
 use crate::testing::{bits, episode, pixel_episode, store};
+
+fn push_t() -> DomainRef {
+    domain::find("push_t").unwrap()
+}
+
+/// The bytes before the first record of a Push-T store.
+const FILE_HEAD: usize = 16;
+
+#[test]
+fn two_room_episodes_come_back_and_their_frames_are_the_live_ones() {
+    use worldbench_env::raster::{Filter, Render};
+    use worldbench_env::{Environment, ResetOptions, Sampling, TwoRoom};
+
+    let guard = tempfile::tempdir().unwrap();
+    let path = guard.path().join("rooms.wbs");
+    let mut writer = StoreWriter::create(&path, domain::domain::<TwoRoom>()).unwrap();
+    let mut expected = Vec::new();
+    for seed in 0..4 {
+        let mut env = TwoRoom::build(&Default::default());
+        env.reset(seed, &ResetOptions { sampling: Sampling::all(), ..ResetOptions::default() }).unwrap();
+        let mut renderer = <TwoRoom as Environment>::Renderer::new(env.factors(), 64, Filter::Area).unwrap();
+        let mut frames = Vec::new();
+        let mut stream = Stream::new(seed, "walk", &[]);
+        let episode = crate::record(&mut env, (Kind::Random, seed, seed), 20, |env, _| {
+            frames.push(renderer.view(&env.render_state()).to_vec());
+            Some([0; 2].map(|_| stream.uniform(-1.0, 1.0) as f32))
+        });
+        frames.push(renderer.view(&env.render_state()).to_vec());
+        writer.append(&episode).unwrap();
+        expected.push((episode, frames));
+    }
+    let refused = writer.append(&episodes()[0]).unwrap_err().to_string();
+    assert!(refused.contains("two_room") && refused.contains("push_t"), "{refused}");
+    let store = Store::open(&path).unwrap();
+    assert_eq!((store.env().spec().name, store.len()), ("two_room", 4));
+    let spec = crate::FrameSpec { resolution: 64, filter: Filter::Area };
+    for (i, (episode, frames)) in expected.iter().enumerate() {
+        assert_eq!(bits(&store.episode(i).unwrap()), bits(episode));
+        for (row, frame) in frames.iter().enumerate() {
+            assert!(store.frame(i, row, spec).unwrap() == *frame, "episode {i} row {row}");
+        }
+        let state = &episode.rows[7].state;
+        assert_eq!(store.view(i).unwrap().proprio(7), [state[0], state[1], 0.0, 0.0]);
+    }
+}
 
 fn episodes() -> Vec<Episode> {
     let mut all: Vec<_> = (0..6).map(|i| episode(9, i, 5 + 3 * i as usize)).collect();
@@ -33,7 +79,7 @@ fn appending_in_a_second_session_gives_the_same_file() {
     let all = episodes();
     let (guard, whole) = store(&all);
     let path = guard.path().join("two.wbs");
-    let mut writer = StoreWriter::create(&path).unwrap();
+    let mut writer = StoreWriter::create(&path, push_t()).unwrap();
     all[..3].iter().for_each(|e| writer.append(e).unwrap());
     drop(writer);
     assert_ne!(Store::open(&path).unwrap().hash(), whole.hash());
@@ -41,7 +87,7 @@ fn appending_in_a_second_session_gives_the_same_file() {
     all[there..].iter().for_each(|e| writer.append(e).unwrap());
     assert_eq!(fs::read(&path).unwrap(), fs::read(whole.path()).unwrap());
     assert_eq!(Store::open(&path).unwrap().hash(), whole.hash());
-    assert!(StoreWriter::create(&path).unwrap_err().to_string().contains("two.wbs"));
+    assert!(StoreWriter::create(&path, push_t()).unwrap_err().to_string().contains("two.wbs"));
 }
 
 /// Ends of the records in the file of [`episodes`].
@@ -112,13 +158,16 @@ fn other_files_are_refused_without_panic() {
     };
     assert!(open(b"WB").contains("shorter than a file head"));
     assert!(open(b"{\"setup\": 1, \"ops\": []}").contains("not WBSTORE"));
-    let mut head = format::file_head();
+    let mut head = format::file_head(push_t());
     head[8] = 9;
     assert!(open(&head).contains("format version 9"));
+    let name = b"three_room";
+    let head = [&b"WBSTORE\0"[..], &2u32.to_le_bytes(), &(name.len() as u32).to_le_bytes(), name].concat();
+    assert!(open(&head).contains("`three_room`") && open(&head[..20]).contains("shorter"));
     assert!(Store::open(guard.path().join("none.wbs")).unwrap_err().to_string().contains("none.wbs"));
     let mut bad = episode(1, 1, 4);
     bad.rows[1].action[0] = f32::NAN;
-    let mut writer = StoreWriter::create(guard.path().join("y.wbs")).unwrap();
+    let mut writer = StoreWriter::create(guard.path().join("y.wbs"), push_t()).unwrap();
     assert!(writer.append(&bad).unwrap_err().to_string().contains("row 1"));
     writer.append(&episode(1, 1, 4)).unwrap();
 }

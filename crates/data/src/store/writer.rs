@@ -4,6 +4,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use worldbench_env::DomainRef;
+
 use super::{
     Store,
     format::{self, RecordHead},
@@ -20,25 +22,26 @@ use crate::{
 #[derive(Debug)]
 pub struct StoreWriter {
     path: PathBuf,
+    env: DomainRef,
     file: File,
     /// Set when a write failed half way; nothing may follow a partial record.
     broken: bool,
 }
 
 impl StoreWriter {
-    /// Makes a new, empty store.
+    /// Makes a new, empty store for episodes of `env`.
     ///
     /// # Errors
     /// When the file exists already or cannot be made.
-    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+    pub fn create(path: impl AsRef<Path>, env: DomainRef) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .open(&path)
             .map_err(DataError::io("create", &path))?;
-        file.write_all(&format::file_head()).map_err(DataError::io("write", &path))?;
-        Ok(Self { path, file, broken: false })
+        file.write_all(&format::file_head(env)).map_err(DataError::io("write", &path))?;
+        Ok(Self { path, env, file, broken: false })
     }
 
     /// Opens an existing store to append to it, after verifying it; returns the writer and the number of
@@ -48,9 +51,11 @@ impl StoreWriter {
     /// As [`Store::open`], and when the file cannot be written.
     pub fn resume(path: impl AsRef<Path>) -> Result<(Self, usize)> {
         let path = path.as_ref().to_path_buf();
-        let episodes = Store::open(&path)?.len();
+        let store = Store::open(&path)?;
+        let (env, episodes) = (store.env(), store.len());
+        drop(store);
         let file = OpenOptions::new().append(true).open(&path).map_err(DataError::io("open", &path))?;
-        Ok((Self { path, file, broken: false }, episodes))
+        Ok((Self { path, env, file, broken: false }, episodes))
     }
 
     /// Appends one episode.
@@ -63,6 +68,13 @@ impl StoreWriter {
             let path = self.path.display();
             return Err(DataError::Invalid(format!(
                 "{path}: an earlier write failed; run `worldbench data repair {path}` before appending"
+            )));
+        }
+        if episode.info.env != self.env {
+            let (path, ours, theirs) =
+                (self.path.display(), self.env.spec().name, episode.info.env.spec().name);
+            return Err(DataError::Invalid(format!(
+                "{path} is a store of {ours} and takes no episode of {theirs}; write that to a store of its own"
             )));
         }
         episode.check()?;

@@ -94,7 +94,9 @@ pub const FACTORS: [Factor; 17] = [
     factor("rendering.render_goal", Kind::Index, 1, [0.0, 1.0], false, "0 hides the drawn goal"),
 ];
 
+const AGENT_ANGLE: usize = 0;
 const AGENT_START: usize = 4;
+const AGENT_VELOCITY: usize = 5;
 const BLOCK_ANGLE: usize = 7;
 const BLOCK_START: usize = 11;
 
@@ -108,6 +110,7 @@ fn shape(value: f64) -> Shape {
 
 impl Variation for Factors {
     const FACTORS: &'static [Factor] = &FACTORS;
+    const INVISIBLE: &'static [usize] = &[AGENT_ANGLE, AGENT_START, AGENT_VELOCITY, BLOCK_ANGLE, BLOCK_START];
 
     fn get(&self, index: usize) -> Vec<f64> {
         let color = |c: [u8; 3]| c.map(f64::from).to_vec();

@@ -21,7 +21,13 @@ impl Expert {
     /// The expert of environment `index` under `seed`, with noise of standard deviation `noise`.
     #[must_use]
     pub fn new(seed: u64, index: u64, noise: f64) -> Self {
-        Self { stream: Stream::new(seed, "policy two-room expert", &[index]), noise }
+        Self::with(Stream::new(seed, "policy two-room expert", &[index]), noise)
+    }
+
+    /// The expert whose noise is drawn from `stream`.
+    #[must_use]
+    pub fn with(stream: Stream, noise: f64) -> Self {
+        Self { stream, noise }
     }
 }
 

@@ -121,6 +121,8 @@ pub const FACTORS: [Factor; 18] = [
 const AGENT_POSITION: usize = 1;
 const DOOR_SIZE: usize = 8;
 pub(super) const TARGET_POSITION: usize = 11;
+const MIN_STEPS: usize = 13;
+const BORDER_COLOR: usize = 15;
 
 impl Factors {
     /// Half the thickness of the wall, rounded down, pixels.
@@ -133,6 +135,18 @@ impl Factors {
     pub fn doors(&self) -> impl Iterator<Item = (i32, i32)> {
         let doors = self.door_position.into_iter().zip(self.door_size);
         doors.take(self.door_number.into()).map(|(centre, extent)| (centre.into(), extent.into()))
+    }
+
+    /// Whether an agent that stands at `place`, in or out of a door, touches the wall.
+    #[must_use]
+    pub fn in_the_wall(&self, place: &[f64; 2]) -> bool {
+        let [low, high] = self.contact();
+        (low..=high).contains(&place[self.wall_axis.across()])
+    }
+
+    /// Whether a place lies beyond the middle of the wall.
+    pub(super) fn side(&self, place: &[f64; 2]) -> bool {
+        place[self.wall_axis.across()] > f64::from(CENTRE)
     }
 
     /// Lowest and highest coordinate across the wall at which a disc of the agent's radius touches it.
@@ -150,6 +164,7 @@ impl Factors {
 impl Variation for Factors {
     const FACTORS: &'static [Factor] = &FACTORS;
     const CONSTRAINED: &'static [usize] = &[AGENT_POSITION, DOOR_SIZE];
+    const INVISIBLE: &'static [usize] = &[AGENT_POSITION, TARGET_POSITION, MIN_STEPS, BORDER_COLOR];
 
     fn get(&self, index: usize) -> Vec<f64> {
         let three = |c: [u8; 3]| c.map(f64::from).to_vec();

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Serialize;
 use worldbench_core::{Frame, Stream};
+use worldbench_env::{DomainRef, PROPRIO, Scene};
 use worldbench_plan::{Context, Iteration, KeyedNoise, LatentModel, Shape};
 
 pub use probe::{Probe, ProbeError};
@@ -25,7 +26,7 @@ pub use swap::{Part, Subject, Swap};
 use crate::outcome::Rate;
 use crate::plot::{Plot, Series, text, write_png};
 use crate::policies::PlannerConfig;
-use crate::policies::planner::{ACTION, Eyes, failed, proprio};
+use crate::policies::planner::{ACTION, Eyes, failed};
 use crate::runner::{goal_at, reset};
 use crate::{EpisodeContext, EvalError, EvalOptions, Manifest, Pair, Protocol, evaluate};
 use swap::{Problem, SwapCost};
@@ -62,13 +63,15 @@ pub struct Cell {
     pub cost: Part,
     /// Success on all pairs.
     pub all: Rate,
-    /// Success on the pairs whose block moves.
+    /// Success on the environment's hard pairs: in Push-T those whose block moves.
     pub block_moved: Rate,
 }
 
 /// A replayed recording.
 struct Clip {
-    states: Vec<[f64; 7]>,
+    states: Vec<Vec<f64>>,
+    /// Agent position and velocity of each state.
+    proprio: Vec<[f64; PROPRIO]>,
     frames: Vec<Vec<u8>>,
     /// Latents, `[steps + 1, L]`.
     latents: Vec<f32>,
@@ -94,21 +97,23 @@ pub fn diagnose(
             "pairs = {pairs} must lie in 1..={most}: the others fit the probe"
         )));
     }
+    let env = protocol.env()?;
+    let scene = env.scene(&Default::default())?;
     progress("replaying and encoding the recordings");
     let clips: Vec<Clip> = manifest
         .pairs
         .par_iter()
         .enumerate()
-        .map(|(i, pair)| clip(model.as_ref(), pair).map_err(|message| failed("diagnose", i, message)))
+        .map(|(i, pair)| clip(model.as_ref(), env, pair).map_err(|message| failed("diagnose", i, message)))
         .collect::<Result<_, _>>()?;
     let (held_out, fitted) = clips.split_at(pairs);
-    let (probe, frames) = pose(model.as_ref(), fitted, held_out);
+    let (probe, frames) = pose(model.as_ref(), env, &scene, fitted, held_out)?;
     let open_loop = open_loop(model.as_ref(), held_out).map_err(|message| failed("diagnose", 0, message))?;
     let options = |e: worldbench_plan::PlanError| EvalError::Options(e.to_string());
     config.plan.validate().map_err(options)?;
     let subject = Subject {
         model: Arc::clone(model),
-        probe: Arc::new(whole_probe(fitted)),
+        probe: Arc::new(whole_probe(env, fitted)),
         solver: Arc::from(config.solver.build().map_err(options)?),
         plan: config.plan.clone(),
         objective: config.objective,
@@ -119,39 +124,46 @@ pub fn diagnose(
     Ok(Report { pairs, frames, probe, open_loop, rank_correlation, swap, planner: config.clone() })
 }
 
-fn clip(model: &dyn LatentModel, pair: &Pair) -> Result<Clip, String> {
-    let mut env = reset(&pair.start, &pair.goal).map_err(|e| e.to_string())?;
-    let mut eyes = Eyes::new(model, env.factors())?;
-    let (mut states, mut frames) = (vec![env.state()], vec![eyes.frame(&env.render_state())?]);
+fn clip(model: &dyn LatentModel, domain: DomainRef, pair: &Pair) -> Result<Clip, String> {
+    let scene = domain.scene(&pair.factors).map_err(|e| e.to_string())?;
+    let mut env = reset(domain, &scene, &pair.start, &pair.goal).map_err(|e| e.to_string())?;
+    let mut eyes = Eyes::new(model, domain, &env.scene())?;
+    let (mut states, mut frames) = (vec![env.state()], vec![eyes.frame(&env.look())?]);
     for action in &pair.actions {
-        env.step_f32(*action);
+        env.step(*action);
         states.push(env.state());
-        frames.push(eyes.frame(&env.render_state())?);
+        frames.push(eyes.frame(&env.look())?);
     }
-    let seen: Vec<[f64; 4]> = states.iter().map(proprio).collect();
-    let latents = model.latents(&frames, &seen).map_err(|e| e.to_string())?;
-    Ok(Clip { states, frames, latents, actions: pair.actions.iter().flatten().copied().collect() })
+    let proprio: Vec<[f64; PROPRIO]> = states.iter().map(|s| domain.spec().proprioception(s)).collect();
+    let latents = model.latents(&frames, &proprio).map_err(|e| e.to_string())?;
+    Ok(Clip { states, proprio, frames, latents, actions: pair.actions.iter().flatten().copied().collect() })
 }
 
 /// Poses read from what the frame alone determines: fitted on one part of the clips, measured on the other.
-fn pose(model: &dyn LatentModel, fitted: &[Clip], held_out: &[Clip]) -> (Vec<ProbeError>, [usize; 2]) {
+fn pose(
+    model: &dyn LatentModel,
+    env: DomainRef,
+    scene: &Scene,
+    fitted: &[Clip],
+    held_out: &[Clip],
+) -> Result<(Vec<ProbeError>, [usize; 2]), EvalError> {
     let width = model.embedding();
-    let gather = |clips: &[Clip]| -> (Vec<f32>, Vec<[f64; 7]>) {
+    let gather = |clips: &[Clip]| -> (Vec<f32>, Vec<Vec<f64>>) {
         let rows = clips.iter().flat_map(|c| c.latents.chunks_exact(c.latents.len() / c.states.len()));
         let latents = rows.flat_map(|row| &row[..width]).copied().collect();
-        (latents, clips.iter().flat_map(|c| c.states.iter().copied()).collect())
+        (latents, clips.iter().flat_map(|c| c.states.iter().cloned()).collect())
     };
     let ((x, y), (test_x, test_y)) = (gather(fitted), gather(held_out));
-    let symmetry = worldbench_env::Factors::default().block_shape.symmetry();
-    (Probe::fit(&x, width, &y).errors(&test_x, width, &test_y, symmetry), [y.len(), test_y.len()])
+    let errors = Probe::fit(env, &x, width, &y).errors(scene, &test_x, width, &test_y)?;
+    Ok((errors, [y.len(), test_y.len()]))
 }
 
 /// A probe of whole latents, proprioception included: reads predicted states in the swap.
-fn whole_probe(clips: &[Clip]) -> Probe {
+fn whole_probe(env: DomainRef, clips: &[Clip]) -> Probe {
     let width = clips.first().map_or(1, |c| c.latents.len() / c.states.len());
     let latents: Vec<f32> = clips.iter().flat_map(|c| c.latents.iter().copied()).collect();
-    let states: Vec<[f64; 7]> = clips.iter().flat_map(|c| c.states.iter().copied()).collect();
-    Probe::fit(&latents, width, &states)
+    let states: Vec<Vec<f64>> = clips.iter().flat_map(|c| c.states.iter().cloned()).collect();
+    Probe::fit(env, &latents, width, &states)
 }
 
 /// Relative error of predictions from the first frame, after each whole block of the recordings.
@@ -164,10 +176,10 @@ fn open_loop(model: &dyn LatentModel, clips: &[Clip]) -> Result<Vec<f64>, String
         plan.chunks_exact_mut(block).for_each(|b| model.encode_block(b));
         let context = Context {
             frames: &clip.frames[..1],
-            proprio: &[proprio(&clip.states[0])],
+            proprio: &clip.proprio[..1],
             actions: &[],
             goal_frame: &clip.frames[0],
-            goal_proprio: proprio(&clip.states[0]),
+            goal_proprio: clip.proprio[0],
         };
         let shape = Shape { horizon, dim: block };
         let path = model.rollout(&context, shape, &plan).map_err(|e| e.to_string())?; // [1, H, L]
@@ -190,11 +202,14 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
 fn rank_correlation(subject: &Subject, protocol: &Protocol, pairs: &[Pair]) -> Result<Vec<f64>, EvalError> {
     let of = |(index, pair): (usize, &Pair)| -> Result<Vec<f64>, EvalError> {
         let stream = Stream::new(0, "diagnose ranks", &[index as u64]);
-        let (env, goal) = (reset(&pair.start, &pair.goal)?, goal_at(&pair.goal)?);
-        let seen = (env.render_state(), proprio(&env.state()));
-        let budget = protocol.budget;
+        let domain = protocol.env()?;
+        let scene = domain.scene(&pair.factors)?;
+        let env = reset(domain, &scene, &pair.start, &pair.goal)?;
+        let goal = goal_at(domain, &scene, &pair.goal)?;
+        let seen = (env.look(), domain.spec().proprioception(&env.state()));
+        let (budget, limits, stream_copy) = (protocol.budget, protocol.limits, stream.clone());
         let context =
-            EpisodeContext { index, seed: 0, budget, pair, goal: &goal, env, stream: stream.clone() };
+            EpisodeContext { index, seed: 0, budget, limits, pair, goal: &goal, env, stream: stream_copy };
         let fail = |message: String| failed("diagnose", index, message);
         let mut problem = Problem::new(subject, &context).map_err(fail)?;
         let swap = Swap { subject: subject.clone(), dynamics: Part::Learned, cost: Part::Learned };
@@ -211,10 +226,10 @@ fn rank_correlation(subject: &Subject, protocol: &Protocol, pairs: &[Pair]) -> R
             Ok(iterations)
         });
         let correlation = |(candidates, costs): &(Vec<f32>, Vec<f32>)| {
-            let truth = problem.true_distances(subject.model.as_ref(), shape, candidates);
-            spearman(&costs.iter().map(|&c| f64::from(c)).collect::<Vec<_>>(), &truth)
+            let truth = problem.true_distances(subject.model.as_ref(), shape, candidates)?;
+            Ok(spearman(&costs.iter().map(|&c| f64::from(c)).collect::<Vec<_>>(), &truth))
         };
-        Ok(iterations.map_err(fail)?.iter().map(correlation).collect())
+        iterations.map_err(fail)?.iter().map(correlation).collect()
     };
     let all: Vec<Vec<f64>> = pairs.par_iter().enumerate().map(of).collect::<Result<_, _>>()?;
     let iterations = all.iter().map(Vec::len).min().unwrap_or(0);

@@ -10,14 +10,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_env::PushT;
+use worldbench_env::{EnvError, PROPRIO, Simulation};
 use worldbench_plan::{
     Context, Cost, CostError, History, LatentModel, Mpc, Objective, PlanConfig, Shape, Solver,
 };
 
 use super::Probe;
-use crate::policies::oracle::distance;
-use crate::policies::planner::{ACTION, Eyes, Seen, failed, proprio};
+use crate::policies::planner::{ACTION, Eyes, Seen, failed};
 use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
 
 /// Where a part of the planner comes from.
@@ -84,21 +83,22 @@ impl Policy for Swap {
 
 /// One episode's goal and its copy of the environment, kept in step with the real one.
 pub(super) struct Problem {
-    pub env: PushT,
+    pub env: Box<dyn Simulation>,
     eyes: Eyes,
-    goal: [f64; 7],
+    goal: Vec<f64>,
     goal_frame: Vec<u8>,
     goal_latent: Vec<f32>,
 }
 
 impl Problem {
     pub fn new(subject: &Subject, context: &EpisodeContext) -> Result<Self, String> {
-        let mut eyes = Eyes::new(subject.model.as_ref(), &context.goal.factors)?;
+        let env = context.env.domain();
+        let mut eyes = Eyes::new(subject.model.as_ref(), env, &context.goal.factors)?;
         let goal_frame = eyes.frame(&context.goal.render_state)?;
-        let goal = context.goal.state;
+        let goal = context.goal.state.clone();
         let goal_latent = subject
             .model
-            .latents(std::slice::from_ref(&goal_frame), &[proprio(&goal)])
+            .latents(std::slice::from_ref(&goal_frame), &[env.spec().proprioception(&goal)])
             .map_err(|e| e.to_string())?;
         Ok(Self { env: context.env.clone(), eyes, goal, goal_frame, goal_latent })
     }
@@ -111,9 +111,9 @@ impl Problem {
         then: impl FnOnce(&mut Self, &Context) -> Result<R, String>,
     ) -> Result<R, String> {
         let frames: Vec<Vec<u8>> = seen.iter().map(|(s, _)| self.eyes.frame(s)).collect::<Result<_, _>>()?;
-        let proprio_seen: Vec<[f64; 4]> = seen.iter().map(|(_, p)| *p).collect();
+        let proprio_seen: Vec<[f64; PROPRIO]> = seen.iter().map(|(_, p)| *p).collect();
         let goal_frame = self.goal_frame.clone();
-        let goal_proprio = proprio(&self.goal);
+        let goal_proprio = self.proprio(&self.goal);
         let context = Context {
             frames: &frames,
             proprio: &proprio_seen,
@@ -125,22 +125,38 @@ impl Problem {
     }
 
     /// Distances of the true states after each of the `candidates` `[S, H, D]`.
-    pub fn true_distances(&self, model: &dyn LatentModel, shape: Shape, candidates: &[f32]) -> Vec<f64> {
-        let symmetry = self.env.factors().block_shape.symmetry();
+    ///
+    /// # Errors
+    /// When the goal does not fit the environment.
+    pub fn true_distances(
+        &self,
+        model: &dyn LatentModel,
+        shape: Shape,
+        candidates: &[f32],
+    ) -> Result<Vec<f64>, EnvError> {
         let last = |plan: &[f32]| {
             let mut env = self.env.clone();
-            plan.chunks_exact(shape.dim).for_each(|block| run(model, &mut env, block));
-            distance(&env.state(), &self.goal, symmetry)
+            plan.chunks_exact(shape.dim).for_each(|block| run(model, env.as_mut(), block));
+            self.distance(&env.state())
         };
         candidates.chunks_exact(shape.len()).map(last).collect()
+    }
+
+    /// What a planner on the true simulator minimises, between `state` and the goal.
+    fn distance(&self, state: &[f64]) -> Result<f64, EnvError> {
+        self.env.domain().cost(&self.env.scene(), state, &self.goal)
+    }
+
+    fn proprio(&self, state: &[f64]) -> [f64; PROPRIO] {
+        self.env.domain().spec().proprioception(state)
     }
 }
 
 /// Executes one normalised block.
-fn run(model: &dyn LatentModel, env: &mut PushT, block: &[f32]) {
+fn run(model: &dyn LatentModel, env: &mut dyn Simulation, block: &[f32]) {
     let mut actions = vec![0.0; block.len()];
     model.decode_block(block, &mut actions);
-    actions.as_chunks::<ACTION>().0.iter().for_each(|action| env.step_f32(*action));
+    actions.as_chunks::<ACTION>().0.iter().for_each(|action| env.step(*action));
 }
 
 /// The cost of candidates in one cell.
@@ -172,7 +188,7 @@ impl SwapCost<'_> {
             for (_, latent) in counted.filter(|(h, _)| subject.objective.counts(*h, shape.horizon)) {
                 *cost += match self.swap.cost {
                     Part::Learned => self.latent_cost(latent),
-                    Part::True => self.state_cost(&subject.probe.decode(latent)),
+                    Part::True => self.state_cost(&subject.probe.decode(latent))?,
                 };
             }
         }
@@ -185,15 +201,15 @@ impl SwapCost<'_> {
         for (i, plan) in candidates.chunks_exact(shape.len()).enumerate() {
             let mut env = self.problem.env.clone();
             for (h, block) in plan.chunks_exact(shape.dim).enumerate() {
-                run(subject.model.as_ref(), &mut env, block);
+                run(subject.model.as_ref(), env.as_mut(), block);
                 if !subject.objective.counts(h, shape.horizon) {
                     continue;
                 }
                 if self.swap.cost == Part::True {
-                    costs[i] += self.state_cost(&env.state());
+                    costs[i] += self.state_cost(&env.state())?;
                 } else {
-                    frames.push(self.problem.eyes.frame(&env.render_state())?);
-                    seen.push(proprio(&env.state()));
+                    frames.push(self.problem.eyes.frame(&env.look())?);
+                    seen.push(self.problem.proprio(&env.state()));
                     owners.push(i);
                 }
             }
@@ -213,9 +229,8 @@ impl SwapCost<'_> {
         subject.objective.step_cost(latent, &self.problem.goal_latent, &subject.model.parts())
     }
 
-    fn state_cost(&self, state: &[f64; 7]) -> f32 {
-        let symmetry = self.problem.env.factors().block_shape.symmetry();
-        distance(state, &self.problem.goal, symmetry) as f32
+    fn state_cost(&self, state: &[f64]) -> Result<f32, EnvError> {
+        Ok(self.problem.distance(state)? as f32)
     }
 }
 
@@ -261,7 +276,7 @@ impl Episode {
 
 impl EpisodePolicy for Episode {
     fn act(&mut self, observation: &Observation) -> Result<[f32; ACTION], EvalError> {
-        let seen = (*observation.render_state, proprio(&observation.state));
+        let seen = (observation.render_state.clone(), self.problem.proprio(observation.state));
         match self.last {
             None => self.history.start(seen),
             Some(action) => self.history.push(&action, seen),
@@ -270,7 +285,7 @@ impl EpisodePolicy for Episode {
             self.next_block().map_err(|message| failed(&self.swap.name(), self.index, message))?;
         }
         let action = self.queue.pop().unwrap_or_default();
-        self.problem.env.step_f32(action);
+        self.problem.env.step(action);
         self.last = Some(action);
         self.left = self.left.saturating_sub(1);
         Ok(action)

@@ -61,7 +61,7 @@ impl LatentModel for AgentOnly {
 
 #[test]
 fn the_parts_of_a_model_are_told_apart() {
-    let protocol = Protocol::find(protocol::DEFAULT).unwrap();
+    let protocol = Protocol::find(protocol::DEFAULT, "push_t").unwrap();
     let mut manifest = protocol.manifest(protocol::Split::Dev).unwrap();
     manifest.pairs.truncate(24);
     let solver = toml::from_str("kind = \"cem\"\nsamples = 24\niterations = 3\ntopk = 6").unwrap();

@@ -17,10 +17,7 @@ use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
 use worldbench_env::push_t::PushT;
 
-use super::{
-    outline::{Outline, Pose, add, angle_between, norm, sub},
-    place,
-};
+use super::outline::{Outline, Pose, add, angle_between, norm, sub};
 
 /// Radius of the default agent, px.
 const AGENT_RADIUS: f64 = 15.0;
@@ -351,6 +348,13 @@ impl Expert {
         let pace = self.stream.uniform(0.0, 0.3) / norm(away).max(1.0);
         self.phase = Phase::Linger { left: self.style.linger, drift: [pace * away[0], pace * away[1]] };
     }
+}
+
+/// Places a copy of the environment in `state`, which must be finite.
+fn place(env: &mut PushT, state: &[f64; 7]) {
+    // The only faults `set_state` knows are a wrong length and values that are not finite.
+    let placed = env.set_state(state);
+    debug_assert!(placed.is_ok(), "{placed:?}");
 }
 
 /// `gain * v`, shortened to at most `most`.

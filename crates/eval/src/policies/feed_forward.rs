@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use worldbench_env::DomainRef;
 use worldbench_plan::GoalPolicy;
 
-use super::planner::{ACTION, Eyes, failed, proprio};
+use super::planner::{ACTION, Eyes, failed};
 use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
 
 /// How a policy is used.
@@ -70,15 +71,17 @@ impl Policy for FeedForward {
 
     fn begin(&self, context: EpisodeContext) -> Result<Box<dyn EpisodePolicy>, EvalError> {
         let fail = |message: String| failed(&self.name, context.index, message);
-        let goal = context.goal;
+        let (goal, env) = (context.goal, context.env.domain());
         let (resolution, area) = (self.model.resolution(), self.model.area_filter());
-        let mut eyes = Eyes::of(resolution, area, &goal.factors).map_err(fail)?;
+        let mut eyes = Eyes::of((resolution, area), env, &goal.factors).map_err(fail)?;
         let frame = eyes.frame(&goal.render_state).map_err(fail)?;
-        let goal = self.model.observe(&frame, &proprio(&goal.state)).map_err(|e| fail(e.to_string()))?;
+        let proprio = env.spec().proprioception(&goal.state);
+        let goal = self.model.observe(&frame, &proprio).map_err(|e| fail(e.to_string()))?;
         Ok(Box::new(Episode {
             name: self.name.clone(),
             index: context.index,
             model: Arc::clone(&self.model),
+            env,
             eyes,
             goal,
             seen: VecDeque::new(),
@@ -92,6 +95,7 @@ struct Episode {
     name: String,
     index: usize,
     model: Arc<dyn GoalPolicy>,
+    env: DomainRef,
     eyes: Eyes,
     goal: Vec<f32>,
     /// The newest observations, oldest first, at most the policy's history.
@@ -104,7 +108,8 @@ struct Episode {
 impl Episode {
     fn look(&mut self, observation: &Observation) -> Result<(), String> {
         let frame = self.eyes.frame(observation.render_state)?;
-        let seen = self.model.observe(&frame, &proprio(&observation.state)).map_err(|e| e.to_string())?;
+        let proprio = self.env.spec().proprioception(observation.state);
+        let seen = self.model.observe(&frame, &proprio).map_err(|e| e.to_string())?;
         if self.seen.len() == self.model.history() {
             self.seen.pop_front();
         }
@@ -179,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_chunk_is_executed_as_far_as_asked_and_threads_change_nothing() {
-        let protocol = Protocol::find("held-out").unwrap();
+        let protocol = Protocol::find("held-out", "push_t").unwrap();
         let manifest = protocol.manifest(Split::Dev).unwrap();
         let run = |execute, threads| {
             let config = FeedForwardConfig { execute };

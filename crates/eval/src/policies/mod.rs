@@ -14,24 +14,7 @@ pub mod oracle;
 pub mod outline;
 pub mod planner;
 
-use worldbench_env::{Factors, PushT, PushTConfig};
-
 pub use expert::{Expert, ExpertConfig, Style};
 pub use feed_forward::{FeedForward, FeedForwardConfig};
 pub use oracle::{Oracle, OracleConfig};
 pub use planner::{Planner, PlannerConfig};
-
-/// A fresh environment with relative actions, placed in `state` (which must be finite, as recorded states are).
-#[must_use]
-pub fn placed(factors: &Factors, state: &[f64; 7]) -> PushT {
-    let mut env = PushT::new(factors, PushTConfig::default());
-    place(&mut env, state);
-    env
-}
-
-/// Places a copy of the environment in `state`, which must be finite.
-pub(crate) fn place(env: &mut PushT, state: &[f64; 7]) {
-    // The only faults `set_state` knows are a wrong length and values that are not finite.
-    let placed = env.set_state(state);
-    debug_assert!(placed.is_ok(), "{placed:?}");
-}

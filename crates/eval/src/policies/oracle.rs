@@ -1,7 +1,7 @@
 //! The ceiling row: sampling-based planning on the true simulator with the true distance to the goal state.
 //!
 //! The cross-entropy method (planning.md 5.1) over the knots of a piecewise linear action sequence, each candidate
-//! simulated on a copy of the environment. A candidate is as good as its best moment, because an episode succeeds
+//! simulated on a copy of the environment and scored by [`worldbench_env::Environment::cost`]. A candidate is as good as its best moment, because an episode succeeds
 //! at any step. When no candidate succeeds the search starts again with other random numbers and a longer
 //! sequence; since the simulator is exact, a plan that succeeds in the search succeeds in the episode.
 
@@ -9,9 +9,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_env::push_t::{PushT, SUCCESS_ANGLE, SUCCESS_DISTANCE};
+use worldbench_env::Simulation;
 
-use super::outline::angle_between;
 use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
 
 /// Effort of the [`Oracle`].
@@ -66,9 +65,9 @@ impl Policy for Oracle {
 
     fn begin(&self, context: EpisodeContext) -> Result<Box<dyn EpisodePolicy>, EvalError> {
         Ok(Box::new(OracleEpisode {
-            planner: OraclePlanner::new(self.config.clone(), context.stream),
+            planner: OraclePlanner::new(self.config.clone(), context.stream)
+                .within(context.limits.share_of(context.env.domain().spec().success_distance)),
             env: context.env,
-            goal: context.goal.state,
             left: context.budget,
             queue: Vec::new(),
             seconds: 0.0,
@@ -79,8 +78,7 @@ impl Policy for Oracle {
 /// One episode of the oracle. It keeps its own copy of the environment in step with the real one.
 struct OracleEpisode {
     planner: OraclePlanner,
-    env: PushT,
-    goal: [f64; 7],
+    env: Box<dyn Simulation>,
     left: usize,
     /// Actions still to execute, last first.
     queue: Vec<[f32; 2]>,
@@ -91,12 +89,12 @@ impl EpisodePolicy for OracleEpisode {
     fn act(&mut self, _: &Observation) -> Result<[f32; 2], EvalError> {
         if self.queue.is_empty() {
             let start = Instant::now();
-            self.queue = self.planner.plan(&self.env, &self.goal, self.left);
+            self.queue = self.planner.plan(self.env.as_ref(), self.left);
             self.queue.reverse();
             self.seconds += start.elapsed().as_secs_f64();
         }
         let action = self.queue.pop().unwrap_or_default();
-        self.env.step_f32(action);
+        self.env.step(action);
         self.left = self.left.saturating_sub(1);
         Ok(action)
     }
@@ -116,14 +114,8 @@ pub struct OraclePlanner {
     config: OracleConfig,
     stream: Stream,
     plans: usize,
-}
-
-/// Where a search starts and what it looks for.
-struct Task<'a> {
-    env: &'a PushT,
-    goal: &'a [f64; 7],
-    /// Rotations of the block by this angle count as none, rad.
-    symmetry: f64,
+    /// A plan succeeds when its cost is below this.
+    success: f64,
 }
 
 /// A candidate's knots, flat, and what became of it.
@@ -139,33 +131,38 @@ impl OraclePlanner {
     /// A planner whose candidates are drawn from `stream`.
     #[must_use]
     pub fn new(config: OracleConfig, stream: Stream) -> Self {
-        Self { config, stream, plans: 0 }
+        Self { config, stream, plans: 0, success: 1.0 }
+    }
+
+    /// Counts a plan as a success only within this share of the environment's own distance.
+    #[must_use]
+    pub fn within(self, share: f64) -> Self {
+        Self { success: share * share, ..self }
     }
 
     /// Actions to execute next, at least one: all of a plan that succeeds, or the beginning of the best failure.
     /// `left` is the number of env steps the episode may still take.
-    pub fn plan(&mut self, env: &PushT, goal: &[f64; 7], left: usize) -> Vec<[f32; 2]> {
+    pub fn plan(&mut self, env: &dyn Simulation, left: usize) -> Vec<[f32; 2]> {
         self.plans += 1;
-        let task = Task { env, goal, symmetry: env.factors().block_shape.symmetry() };
         let mut best: Option<Candidate> = None;
         for (search, &horizon) in self.config.horizons.iter().enumerate() {
             let steps = horizon.min(left).max(1);
             let mut stream = self.stream.child(&[self.plans as u64, search as u64]);
-            let found = self.search(&task, steps, &mut stream);
+            let found = self.search(env, steps, &mut stream);
             if best.as_ref().is_none_or(|b| found.cost < b.cost) {
                 best = Some(found);
             }
-            if best.as_ref().is_some_and(|b| b.cost < 1.0) {
+            if best.as_ref().is_some_and(|b| b.cost < self.success) {
                 break;
             }
         }
         let Some(best) = best else { return vec![[0.0; 2]] };
-        let steps = if best.cost < 1.0 { best.steps } else { best.steps.min(self.config.receding) };
+        let steps = if best.cost < self.success { best.steps } else { best.steps.min(self.config.receding) };
         (0..steps.max(1)).map(|t| self.action(&best.knots, t)).collect()
     }
 
     /// One run of the cross-entropy method; stops as soon as a candidate succeeds with room to spare.
-    fn search(&self, task: &Task, steps: usize, stream: &mut Stream) -> Candidate {
+    fn search(&self, env: &dyn Simulation, steps: usize, stream: &mut Stream) -> Candidate {
         let config = &self.config;
         let n = 2 * (steps.div_ceil(config.knot_spacing) + 1);
         let (mut mean, mut std) = (vec![0.0; n], vec![config.spread; n]);
@@ -179,14 +176,14 @@ impl OraclePlanner {
                     let draw = |(m, s): (&f64, &f64)| (m + s * stream.normal()).clamp(-1.5, 1.5);
                     mean.iter().zip(&std).map(draw).collect()
                 };
-                candidates.push(self.judge(task, steps, knots));
+                candidates.push(self.judge(env, steps, knots));
             }
             // A stable sort keeps the earlier sample at equal cost.
             candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
             if candidates[0].cost < best.cost {
                 best = candidates[0].clone();
             }
-            if best.cost < 0.7 {
+            if best.cost < 0.7 * self.success {
                 break;
             }
             let elites = &candidates[..config.elites.min(candidates.len())];
@@ -200,12 +197,10 @@ impl OraclePlanner {
         best
     }
 
-    fn judge(&self, task: &Task, steps: usize, knots: Vec<f64>) -> Candidate {
-        let mut copy = task.env.clone();
+    fn judge(&self, env: &dyn Simulation, steps: usize, knots: Vec<f64>) -> Candidate {
+        let actions: Vec<[f32; 2]> = (0..steps).map(|t| self.action(&knots, t)).collect();
         let (mut cost, mut at) = (f64::INFINITY, 1);
-        for t in 0..steps {
-            copy.step_f32(self.action(&knots, t));
-            let c = distance(&copy.state(), task.goal, task.symmetry);
+        for (t, c) in env.costs(&actions).into_iter().enumerate() {
             if c < cost {
                 (cost, at) = (c, t + 1);
             }
@@ -219,20 +214,4 @@ impl OraclePlanner {
         let w = part as f64 / self.config.knot_spacing as f64;
         [0, 1].map(|axis| ((1.0 - w) * knots[2 * i + axis] + w * knots[2 * i + 2 + axis]) as f32)
     }
-}
-
-/// Squared distance to the goal in units of the success thresholds; below 1 only where the episode succeeds.
-#[must_use]
-pub fn distance(state: &[f64; 7], goal: &[f64; 7], symmetry: f64) -> f64 {
-    let d = |i: usize| (state[i] - goal[i]).powi(2);
-    let angle = angle_between(state[4], goal[4], symmetry) / SUCCESS_ANGLE;
-    let position = (d(0) + d(1) + d(2) + d(3)) / (SUCCESS_DISTANCE * SUCCESS_DISTANCE);
-    let exact = position + angle * angle;
-    if exact < 1.0 {
-        return exact;
-    }
-    // Far away the block counts more: the agent is quick to bring back, the block is not.
-    let weighted =
-        (0.4 * (d(0) + d(1)) + d(2) + d(3)) / (SUCCESS_DISTANCE * SUCCESS_DISTANCE) + angle * angle;
-    1.0 + weighted
 }

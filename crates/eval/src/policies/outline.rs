@@ -14,9 +14,9 @@ pub struct Pose {
 }
 
 impl Pose {
-    /// The block's pose in an observed state.
+    /// The block's pose in an observed state of Push-T; panics on a shorter one.
     #[must_use]
-    pub fn of_block(state: &[f64; 7]) -> Self {
+    pub fn of_block(state: &[f64]) -> Self {
         Self { origin: [state[2], state[3]], angle: state[4] }
     }
 

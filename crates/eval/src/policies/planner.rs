@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_env::raster::{Filter, Render, Renderer};
-use worldbench_env::{Factors, RenderState};
+use worldbench_env::raster::Filter;
+use worldbench_env::{Camera, DomainRef, Look, PROPRIO, Scene};
 use worldbench_plan::{Context, History, Mpc, Objective, PlanConfig, Solver, SolverConfig, WorldModel};
 
 use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
@@ -81,8 +81,8 @@ impl Policy for Planner {
             let given = self.plan.action_block;
             return Err(fail(format!("plan.action_block = {given}, but the model was trained on {block}")));
         }
-        let goal = context.goal;
-        let mut eyes = Eyes::new(self.model.as_ref(), &goal.factors).map_err(fail)?;
+        let (goal, env) = (context.goal, context.env.domain());
+        let mut eyes = Eyes::new(self.model.as_ref(), env, &goal.factors).map_err(fail)?;
         Ok(Box::new(Episode {
             name: self.name.clone(),
             index: context.index,
@@ -90,7 +90,8 @@ impl Policy for Planner {
             solver: Arc::clone(&self.solver),
             objective: self.objective,
             goal_frame: eyes.frame(&goal.render_state).map_err(fail)?,
-            goal_proprio: proprio(&goal.state),
+            goal_proprio: env.spec().proprioception(&goal.state),
+            env,
             history: History::new(&self.plan),
             mpc: Mpc::new(self.plan.clone(), ACTION).map_err(|e| fail(e.to_string()))?,
             eyes,
@@ -109,31 +110,39 @@ pub(crate) fn failed(policy: &str, episode: usize, message: String) -> EvalError
 
 /// Renders what the model looks at.
 pub(crate) struct Eyes {
-    renderer: Renderer,
+    camera: Box<dyn Camera>,
     bytes: usize,
 }
 
 impl Eyes {
-    pub(crate) fn new(model: &(impl WorldModel + ?Sized), factors: &Factors) -> Result<Self, String> {
-        Self::of(model.resolution(), model.area_filter(), factors)
+    pub(crate) fn new(
+        model: &(impl WorldModel + ?Sized),
+        env: DomainRef,
+        factors: &Scene,
+    ) -> Result<Self, String> {
+        Self::of((model.resolution(), model.area_filter()), env, factors)
     }
 
-    /// Frames of `resolution` pixels, box-averaged with `area`, else the reference's resize.
-    pub(crate) fn of(resolution: usize, area: bool, factors: &Factors) -> Result<Self, String> {
+    /// Frames of so many pixels, box-averaged from the canvas or (false) by the reference's resize.
+    pub(crate) fn of(
+        (resolution, area): (usize, bool),
+        env: DomainRef,
+        factors: &Scene,
+    ) -> Result<Self, String> {
         let filter = if area { Filter::Area } else { Filter::Linear };
-        let renderer = Renderer::new(factors, resolution, filter).map_err(|e| e.to_string())?;
-        Ok(Self { renderer, bytes: resolution * resolution * 3 })
+        let camera = env.camera(factors, resolution, filter).map_err(|e| e.to_string())?;
+        Ok(Self { camera, bytes: resolution * resolution * 3 })
     }
 
-    pub(crate) fn frame(&mut self, state: &RenderState) -> Result<Vec<u8>, String> {
+    pub(crate) fn frame(&mut self, state: &Look) -> Result<Vec<u8>, String> {
         let mut frame = vec![0; self.bytes];
-        self.renderer.render(state, &mut frame).map_err(|e| e.to_string())?;
+        self.camera.shoot(state, &mut frame).map_err(|e| e.to_string())?;
         Ok(frame)
     }
 }
 
 /// What was seen at one step; rendered only when a plan needs it.
-pub(crate) type Seen = (RenderState, [f64; 4]);
+pub(crate) type Seen = (Look, [f64; PROPRIO]);
 
 struct Episode {
     name: String,
@@ -142,7 +151,8 @@ struct Episode {
     solver: Arc<dyn Solver>,
     objective: Objective,
     goal_frame: Vec<u8>,
-    goal_proprio: [f64; 4],
+    goal_proprio: [f64; PROPRIO],
+    env: DomainRef,
     history: History<Seen>,
     mpc: Mpc,
     eyes: Eyes,
@@ -157,7 +167,7 @@ struct Episode {
 impl Episode {
     fn plan(&mut self) -> Result<(), String> {
         let (seen, actions) = self.history.context();
-        let proprio: Vec<[f64; 4]> = seen.iter().map(|(_, proprio)| *proprio).collect();
+        let proprio: Vec<[f64; PROPRIO]> = seen.iter().map(|(_, proprio)| *proprio).collect();
         let frames: Vec<Vec<u8>> =
             seen.iter().map(|(state, _)| self.eyes.frame(state)).collect::<Result<_, _>>()?;
         let context = Context {
@@ -195,7 +205,8 @@ impl Episode {
 
 impl EpisodePolicy for Episode {
     fn act(&mut self, observation: &Observation) -> Result<[f32; ACTION], EvalError> {
-        let seen = (*observation.render_state, proprio(&observation.state));
+        let proprio = self.env.spec().proprioception(observation.state);
+        let seen = (observation.render_state.clone(), proprio);
         match self.last_action {
             None => self.history.start(seen),
             Some(action) => self.history.push(&action, seen),
@@ -216,8 +227,4 @@ impl EpisodePolicy for Episode {
     fn plans(&self) -> usize {
         self.mpc.solves() as usize
     }
-}
-
-pub(crate) fn proprio(state: &[f64; 7]) -> [f64; 4] {
-    [state[0], state[1], state[5], state[6]]
 }

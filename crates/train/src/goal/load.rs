@@ -51,7 +51,7 @@ pub fn load(directory: &Path) -> Result<(GoalActor, Method, String, String), Tra
     let path = directory.join("config.toml");
     let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
     let problem = |problem: String| TrainError::Checkpoint { path: path.clone(), problem };
-    let mut saved: Saved = toml::from_str(&text).map_err(|e| problem(e.message().into()))?;
+    let mut saved: Saved = crate::saved(&text).map_err(|e| problem(e.message().into()))?;
     if let GoalEncoder::Pretrained(config) = &mut saved.model.encoder {
         config.weights = config.weights.take().map(|weights| beside(directory, &weights));
     }

@@ -61,8 +61,7 @@ impl Observations {
         let tokens = self.tokens(moments, size)?;
         let mut out = Vec::with_capacity(tokens.len() + moments.len() * patches * 4);
         for (moment, tokens) in moments.iter().zip(tokens.chunks_exact(size)) {
-            let s = self.store.view(moment.episode as usize)?.state(moment.row as usize);
-            let raw = [s[0], s[1], s[5], s[6]];
+            let raw = self.store.view(moment.episode as usize)?.proprio(moment.row as usize);
             observation(tokens, patches, self.proprio.as_ref().map(|p| (p, &raw)), &mut out);
         }
         Ok(out)

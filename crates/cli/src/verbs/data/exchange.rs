@@ -10,21 +10,25 @@ use worldbench_data::{
     self as data, Episode, FrameSpec, Store, StoreWriter,
     formats::{hdf5, lerobot},
 };
-use worldbench_env::raster::Filter;
+use worldbench_env::{DomainRef, domain as domains, raster::Filter};
 
+use crate::config::domain;
 use crate::output::{bar, make_parent, print, print_json};
 
 /// Import LeRobot Push-T demonstrations or an HDF5 file with states
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 From LeRobot come the 206 human demonstrations with their exact simulator states. An HDF5 file needs the columns
-`state` (7 values a row), `action` (2) and `ep_len`; frames are rendered from the states, not imported.")]
+`state` (7 values a row, 2 of Two-Room), `action` (2) and `ep_len`; frames are rendered from the states, not imported.")]
 pub struct ImportArgs {
     /// HDF5 file, directory that holds `data/chunk-*/*.parquet`, or one Parquet file
     path: PathBuf,
     /// Store to write
     #[arg(long, value_name = "STORE.wbs")]
     out: PathBuf,
+    /// HDF5: environment that the states are of
+    #[arg(long, value_name = "NAME", default_value = "push_t")]
+    env: String,
     /// HDF5: report the share of recorded frames that equal our rendering of the recorded states
     #[arg(long)]
     check_pixels: bool,
@@ -89,11 +93,12 @@ fn whole<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
 /// Has `read` hand `episodes` episodes (0: unknown) to a new store.
 fn whole_store<T>(
     out: &Path,
+    env: DomainRef,
     episodes: usize,
     read: impl FnOnce(&mut dyn FnMut(&Episode) -> data::Result<()>) -> data::Result<T>,
 ) -> Result<T> {
     whole(out, |partial| {
-        let mut writer = StoreWriter::create(partial)?;
+        let mut writer = StoreWriter::create(partial, env)?;
         let bar = bar(episodes, "episodes imported");
         let report = read(&mut |episode| {
             bar.inc(1);
@@ -121,7 +126,7 @@ fn import_lerobot(args: &ImportArgs) -> Result<()> {
     if args.check_pixels || args.keep_pixels {
         bail!("{} is no HDF5 file; the pixel options are for these only", args.path.display());
     }
-    let report = whole_store(&args.out, 0, |sink| lerobot::import(&args.path, sink))?;
+    let report = whole_store(&args.out, domains::all()[0], 0, |sink| lerobot::import(&args.path, sink))?;
     if args.json {
         return print_json(&report);
     }
@@ -132,8 +137,9 @@ fn import_lerobot(args: &ImportArgs) -> Result<()> {
 
 fn import_hdf5(args: &ImportArgs) -> Result<()> {
     let importer = hdf5::Importer::open(&args.path)?;
-    let options = hdf5::ImportOptions { check_pixels: args.check_pixels, keep_pixels: args.keep_pixels };
-    let report = whole_store(&args.out, importer.len(), |sink| importer.import(options, sink))?;
+    let env = domain(&args.env)?;
+    let options = hdf5::ImportOptions { env, check_pixels: args.check_pixels, keep_pixels: args.keep_pixels };
+    let report = whole_store(&args.out, env, importer.len(), |sink| importer.import(options, sink))?;
     if args.json {
         return print_json(&report);
     }

@@ -95,7 +95,7 @@ fn starts(path: &Path) -> Result<Vec<Item>> {
     let protocol = Protocol {
         goal_offset: case.goal_offset,
         selection: Some(Selection { seed: case.seed, episodes: case.size }),
-        ..Protocol::find("swm-v1")?
+        ..Protocol::find("swm-v1", "push_t")?
     };
     let (episode, start): (Vec<_>, Vec<_>) =
         protocol.select_starts(&case.episode_lengths)?.into_iter().unzip();

@@ -3,15 +3,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use rust_hdf5::{H5Dataset, H5File, H5Type};
-use worldbench_env::{
-    Factors,
-    render_state::MAX_MARKS,
-    variation::{Kind as FactorKind, Variation},
-};
+use worldbench_env::{Scene, Spec, render_state::MAX_MARKS, variation::Kind as FactorKind};
 
-use super::POSE;
 use crate::{
-    episode::{ACTION_DIM, Kind, Row, STATE_DIM},
+    episode::{ACTION_DIM, Kind, Row},
     error::{DataError, Result},
     frames::FrameSource,
     loader::FrameSpec,
@@ -84,19 +79,16 @@ pub fn export(
     Ok(report)
 }
 
-type Reals = fn(&Row, &Factors) -> Vec<f64>;
+type Reals = fn(&Row, &[f64]) -> Vec<f64>;
 
-/// Name, values a row and content of the f64 columns.
-const REALS: [(&str, usize, Reals); 7] = [
-    ("state", STATE_DIM, |row, _| row.state.to_vec()),
-    ("proprio", 4, |Row { state: s, .. }, _| vec![s[0], s[1], s[5], s[6]]),
-    ("pos_agent", 2, |row, _| row.state[..2].to_vec()),
-    ("vel_agent", 2, |row, _| row.state[5..].to_vec()),
-    ("block_pose", 3, |row, _| vec![row.state[2], row.state[3], row.render.block_angle]),
-    ("goal_pose", 3, |_, f| vec![f.goal_position[0], f.goal_position[1], f.goal_angle]),
-    ("render.pose", POSE, |Row { render: r, .. }, _| {
-        vec![r.agent[0], r.agent[1], r.agent_angle, r.block_cog[0], r.block_cog[1], r.block_angle]
-    }),
+/// Environment, name, values a row and content of the f64 columns that the reference has for it beside `state` and
+/// `proprio`; content is a function of the row and of the factors that are named last.
+const INFO: [(&str, &str, usize, Reals, &[&str]); 5] = [
+    ("push_t", "pos_agent", 2, |row, _| row.state[..2].to_vec(), &[]),
+    ("push_t", "vel_agent", 2, |row, _| row.state[5..].to_vec(), &[]),
+    ("push_t", "block_pose", 3, |row, _| vec![row.state[2], row.state[3], row.render.values[5]], &[]),
+    ("push_t", "goal_pose", 3, |_, goal| goal.to_vec(), &["goal.position", "goal.angle"]),
+    ("two_room", "pos_agent", 2, |row, _| row.state.clone(), &[]),
 ];
 
 /// A file being written. Columns are made when their first values come.
@@ -132,10 +124,19 @@ impl<'a> Writer<'a> {
     fn episode(&mut self, place: usize, view: &EpisodeView<'_>) -> Result<()> {
         let (info, len) = (view.info(), view.len());
         let rows: Vec<Row> = (0..len).map(|t| view.row(t)).collect();
-        for (name, width, values) in REALS {
-            let values: Vec<f64> = rows.iter().flat_map(|row| values(row, &info.factors)).collect();
+        let spec = info.env.spec();
+        let states: Vec<f64> = rows.iter().flat_map(|row| &row.state).copied().collect();
+        self.put("state", &[spec.state.len()], &states)?;
+        let proprio = |row: &Row| spec.proprioception(&row.state)[..spec.proprio.len()].to_vec();
+        self.put("proprio", &[spec.proprio.len()], &rows.iter().flat_map(proprio).collect::<Vec<f64>>())?;
+        for (_, name, width, values, factors) in INFO.into_iter().filter(|(env, ..)| *env == spec.name) {
+            let factors: Vec<f64> =
+                factors.iter().flat_map(|name| factor(spec, &info.factors, name)).collect();
+            let values: Vec<f64> = rows.iter().flat_map(|row| values(row, &factors)).collect();
             self.put(name, &[width], &values)?;
         }
+        let poses: Vec<f64> = rows.iter().flat_map(|row| &row.render.values).copied().collect();
+        self.put("render.pose", &[spec.look.len()], &poses)?;
         let actions: Vec<f32> = rows.iter().flat_map(|row| row.action).collect();
         self.put("action", &[ACTION_DIM], &actions)?;
         self.put("step_idx", &[], &(0..len as i64).collect::<Vec<_>>())?;
@@ -145,7 +146,7 @@ impl<'a> Writer<'a> {
         self.put("episode.kind", &[], &vec![kind as u8; len])?;
         self.put("episode.source", &[], &vec![info.source; len])?;
         self.put("episode.seed", &[], &vec![info.seed; len])?;
-        self.factors(&info.factors, len)
+        self.factors(spec, &info.factors, len)
     }
 
     fn marks(&mut self, rows: &[Row]) -> Result<()> {
@@ -159,19 +160,20 @@ impl<'a> Writer<'a> {
         self.put("render.marks", &[MAX_MARKS, 4], &marks)
     }
 
-    fn factors(&mut self, factors: &Factors, len: usize) -> Result<()> {
-        for (index, factor) in Factors::FACTORS.iter().enumerate() {
-            let name = format!("variation.{}", factor.name);
-            let all = factors.get(index).repeat(len);
-            match factor.kind {
+    fn factors(&mut self, spec: &Spec, scene: &Scene, len: usize) -> Result<()> {
+        for f in spec.factors {
+            let name = format!("variation.{}", f.name);
+            let all = factor(spec, scene, f.name).repeat(len);
+            match f.kind {
                 FactorKind::Color => self.put(&name, &[3], &all.iter().map(|&v| v as u8).collect::<Vec<_>>()),
                 FactorKind::Float32 => {
-                    self.put(&name, &[1], &all.iter().map(|&v| v as f32).collect::<Vec<_>>())
+                    self.put(&name, &[f.len], &all.iter().map(|&v| v as f32).collect::<Vec<_>>())
                 }
                 FactorKind::Index | FactorKind::Integers => {
-                    self.put(&name, &[], &all.iter().map(|&v| v as i64).collect::<Vec<_>>())
+                    let tail: &[usize] = if f.len == 1 { &[] } else { &[f.len] };
+                    self.put(&name, tail, &all.iter().map(|&v| v as i64).collect::<Vec<_>>())
                 }
-                FactorKind::Float64 => self.put(&name, &[factor.len], &all),
+                FactorKind::Float64 => self.put(&name, &[f.len], &all),
             }?;
         }
         Ok(())
@@ -181,6 +183,13 @@ impl<'a> Writer<'a> {
         drop(self.columns);
         self.file.close().map_err(|e| fault(self.path, "the file", &e))
     }
+}
+
+/// The values of one factor.
+fn factor(spec: &Spec, scene: &Scene, name: &str) -> Vec<f64> {
+    let before = spec.factors.iter().take_while(|f| f.name != name).map(|f| f.len).sum();
+    let len = spec.factors.iter().find(|f| f.name == name).map_or(0, |f| f.len);
+    scene.values().iter().skip(before).take(len).copied().collect()
 }
 
 /// An empty column with rows of shape `tail` that grows along its first axis.

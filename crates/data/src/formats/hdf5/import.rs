@@ -4,16 +4,12 @@ use std::{ops::Range, path::Path};
 
 use worldbench_core::Stream;
 use worldbench_env::{
-    Factors, Marks, PushT, PushTConfig, RenderState, raster::Filter, render_state::MAX_MARKS,
-    variation::Variation,
+    Changes, DomainRef, Look, Marks, Scene, domain, raster::Filter, render_state::MAX_MARKS,
 };
 
-use super::{
-    POSE,
-    columns::{Class, Column, Table},
-};
+use super::columns::{Class, Column, Table};
 use crate::{
-    episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Pixels, Row, STATE_DIM},
+    episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Pixels, Row},
     error::Result,
     frames::FrameSource,
     loader::FrameSpec,
@@ -23,12 +19,20 @@ use crate::{
 const BLOCK: usize = 64;
 
 /// What to do with recorded frames; by default they are left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ImportOptions {
+    /// The environment that the states are of.
+    pub env: DomainRef,
     /// Compare them with our rendering of the imported states.
     pub check_pixels: bool,
     /// Store them, so that they are used in place of rendered ones.
     pub keep_pixels: bool,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        Self { env: domain::all()[0], check_pixels: false, keep_pixels: false }
+    }
 }
 
 /// What the imported frames are drawn from.
@@ -168,6 +172,7 @@ fn episodes(table: &Table) -> Result<Vec<Range<usize>>> {
 /// The columns that an import uses.
 struct Columns<'a> {
     table: &'a Table,
+    env: DomainRef,
     state: Column<'a>,
     action: Column<'a>,
     /// `render.pose`, `render.mark_count`, `render.marks`
@@ -181,13 +186,16 @@ struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     fn find(table: &'a Table, options: ImportOptions) -> Result<Self> {
-        let why = "a store holds states and renders its frames, so pixels alone cannot be imported; record agent \
-                   x, y, block x, y, block angle, agent velocity x, y";
-        let state = table.required("state", STATE_DIM, Class::Real, why)?;
+        let (env, spec) = (options.env, options.env.spec());
+        let why = format!(
+            "a store holds states and renders its frames, so pixels alone cannot be imported; record {}",
+            spec.state.join(", ")
+        );
+        let state = table.required("state", spec.state.len(), Class::Real, &why)?;
         let why = "record the action taken in every row, NaN in an episode's last";
         let action = table.required("action", ACTION_DIM, Class::Real, why)?;
         let render = match (
-            table.optional("render.pose", POSE, Class::Real)?,
+            table.optional("render.pose", spec.look.len(), Class::Real)?,
             table.optional("render.mark_count", 1, Class::Whole)?,
             table.optional("render.marks", MAX_MARKS * 4, Class::Whole)?,
         ) {
@@ -195,7 +203,7 @@ impl<'a> Columns<'a> {
             _ => None,
         };
         let mut factors = Vec::new();
-        for factor in Factors::FACTORS {
+        for factor in spec.factors {
             let name = format!("variation.{}", factor.name);
             let column = table.optional(&name, factor.len, Class::Number)?;
             factors.extend(column.map(|column| (factor.name, column)));
@@ -206,7 +214,7 @@ impl<'a> Columns<'a> {
         };
         let whole = |name| table.optional(name, 1, Class::Whole);
         let (kind, source, seed) = (whole("episode.kind")?, whole("episode.source")?, whole("episode.seed")?);
-        Ok(Self { table, state, action, render, kind, source, seed, factors, pixels })
+        Ok(Self { table, env, state, action, render, kind, source, seed, factors, pixels })
     }
 
     /// All of them.
@@ -249,15 +257,17 @@ impl<'a> Columns<'a> {
         };
         let kind = number(&self.kind)?.and_then(|code| Kind::ALL.get(usize::try_from(code).ok()?));
         let info = EpisodeInfo {
+            env: self.env,
             kind: kind.copied().unwrap_or(Kind::Other),
             source: number(&self.source)?
                 .unwrap_or_else(|| Stream::new(index as u64, "hdf5 episode", &[]).seed()),
             seed: number(&self.seed)?.unwrap_or(index as u64),
             factors,
         };
-        let states = self.state.read::<f64>(rows)?.as_chunks::<STATE_DIM>().0.to_vec();
+        let states = self.state.read::<f64>(rows)?;
+        let states: Vec<Vec<f64>> = states.chunks_exact(self.state.width()).map(<[f64]>::to_vec).collect();
         let actions = self.action.read::<f64>(rows)?;
-        let drawn = self.drawn(rows, &states, &factors)?;
+        let drawn = self.drawn(rows, &states, &info.factors)?;
         let mut rows: Vec<Row> = states
             .into_iter()
             .zip(actions.as_chunks::<ACTION_DIM>().0)
@@ -272,8 +282,8 @@ impl<'a> Columns<'a> {
     }
 
     /// The factors of an episode: its columns' values, else the defaults.
-    fn scene(&self, index: usize, rows: &Range<usize>) -> Result<Factors> {
-        let mut factors = Factors::default();
+    fn scene(&self, index: usize, rows: &Range<usize>) -> Result<Scene> {
+        let mut changes = Changes::new();
         for (name, column) in &self.factors {
             let values = column.numbers(rows)?;
             let first = &values[..column.width()];
@@ -281,30 +291,24 @@ impl<'a> Columns<'a> {
                 let reason = format!("episode {index}: `{}` changes within the episode", column.name);
                 return Err(self.table.fault(format!("{reason}; split the episode where it changes")));
             }
-            let set = factors.set(name, first);
-            set.map_err(|e| self.table.fault(format!("episode {index}: column `{}`: {e}", column.name)))?;
+            let change = ((*name).to_string(), first.to_vec());
+            let alone = self.env.scene(&Changes::from([change.clone()]));
+            alone.map_err(|e| self.table.fault(format!("episode {index}: column `{}`: {e}", column.name)))?;
+            changes.extend([change]);
         }
-        Ok(factors)
+        self.env.scene(&changes).map_err(|e| self.table.fault(format!("episode {index}: {e}")))
     }
 
     /// What the frames of these rows are drawn from.
-    fn drawn(
-        &self,
-        rows: &Range<usize>,
-        states: &[[f64; STATE_DIM]],
-        factors: &Factors,
-    ) -> Result<Vec<RenderState>> {
+    fn drawn(&self, rows: &Range<usize>, states: &[Vec<f64>], factors: &Scene) -> Result<Vec<Look>> {
         let Some([pose, counts, marks]) = &self.render else {
             return states.iter().map(|state| self.placed(state, factors)).collect();
         };
         let (poses, counts) = (pose.read::<f64>(rows)?, counts.read::<u64>(rows)?);
         let marks = marks.read::<i16>(rows)?;
-        let parts = poses.as_chunks::<POSE>().0.iter().zip(counts).zip(marks.chunks_exact(MAX_MARKS * 4));
-        let state = |((pose, count), marks): ((&[f64; POSE], u64), &[i16])| RenderState {
-            agent: [pose[0], pose[1]],
-            agent_angle: pose[2],
-            block_cog: [pose[3], pose[4]],
-            block_angle: pose[5],
+        let parts = poses.chunks_exact(pose.width()).zip(counts).zip(marks.chunks_exact(MAX_MARKS * 4));
+        let state = |((pose, count), marks): ((&[f64], u64), &[i16])| Look {
+            values: pose.to_vec(),
             marks: marks.as_chunks().0.iter().take(count as usize).copied().collect::<Marks>(),
         };
         Ok(parts.map(state).collect())
@@ -312,10 +316,10 @@ impl<'a> Columns<'a> {
 
     /// The scene with the bodies of `state` at rest: a fresh world has no motion left, so that the one physics
     /// step of `set_state` moves nothing and finds the contacts of these poses.
-    fn placed(&self, state: &[f64; STATE_DIM], factors: &Factors) -> Result<RenderState> {
-        let mut env = PushT::new(factors, PushTConfig::default());
-        env.set_state(&state[..5]).map_err(|e| self.table.fault(format!("column `state`: {e}")))?;
-        Ok(env.render_state())
+    fn placed(&self, state: &[f64], factors: &Scene) -> Result<Look> {
+        let (mut env, at_rest) = (self.env.build(factors), self.env.spec().at_rest(state));
+        env.set_state(&at_rest).map_err(|e| self.table.fault(format!("column `state`: {e}")))?;
+        Ok(env.look())
     }
 }
 
@@ -360,7 +364,8 @@ impl<'a> PixelCheck<'a> {
             let start = rows.start + block * BLOCK;
             let recorded = self.pixels.bytes(&(start..start + drawn.len()))?;
             for (row, recorded) in drawn.iter().zip(recorded.chunks_exact(self.ours.len())) {
-                self.source.render(index, &episode.info.factors, &row.render, &mut self.ours)?;
+                let info = &episode.info;
+                self.source.render(index, info.env, &info.factors, &row.render, &mut self.ours)?;
                 identical += usize::from(recorded == self.ours);
             }
         }

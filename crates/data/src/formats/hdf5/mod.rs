@@ -7,12 +7,12 @@
 //! | column | type | per row | |
 //! |---|---|---|---|
 //! | `pixels` | u8 | H, W, 3 | RGB frames, rendered |
-//! | `state`, `proprio` | f64 | 7, 4 | as the environment observes them |
-//! | `action` | f32 | 2 | relative mode, 100 px a unit |
+//! | `state`, `proprio` | f64 | 7, 4 (Two-Room 2, 2) | as the environment observes them |
+//! | `action` | f32 | 2 | as the environment takes it |
 //! | `pos_agent`, `vel_agent`, `block_pose`, `goal_pose` | f64 | 2, 2, 3, 3 | as in the environment's info |
 //! | `step_idx`, `ep_idx` | i64, i32 | - | row in its episode, episode |
 //! | `variation.<factor>` | u8, f32, i64, f64 | 3, 1, -, 1 or 2 | colour, scale, index, real |
-//! | `render.pose`, `render.marks`, `render.mark_count` | f64, i16, u8 | 6, 32 x 4, - | what a frame is drawn from |
+//! | `render.pose`, `render.marks`, `render.mark_count` | f64, i16, u8 | 6 (4), 32 x 4, - | what a frame is drawn from |
 //! | `episode.kind`, `episode.source`, `episode.seed` | u8, u64, u64 | - | provenance, the same in every row |
 //!
 //! The last two rows of the table are ours: with them an exported file comes back bit for bit. They stand in
@@ -31,9 +31,6 @@ pub use import::{Drawn, ImportOptions, ImportReport, Importer};
 
 /// First bytes of every HDF5 file without a user block.
 pub const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
-
-/// Values of `render.pose`: agent x, y, angle; block centre of gravity x, y; raw block angle.
-const POSE: usize = 6;
 
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,6 @@ use rust_hdf5::{Filter as H5Filter, FilterPipeline, H5File, H5Type};
 use worldbench_core::Stream;
 use worldbench_env::raster::Filter;
 
-use worldbench_env::Variation;
-
 use super::*;
 use crate::{
     DataError, Episode, FrameSpec,
@@ -19,8 +17,10 @@ use crate::{
 fn episodes() -> Vec<Episode> {
     let mut all: Vec<_> = (0..4).map(|i| episode(9, i, 5 + 3 * i as usize)).collect();
     for (i, episode) in all.iter_mut().enumerate() {
-        episode.info.factors.set("block.scale", &[30.0 + i as f64 / 3.0]).unwrap();
-        episode.info.factors.set("block.color", &[1.0, 2.0, i as f64]).unwrap();
+        let changes =
+            [("block.scale", vec![30.0 + i as f64 / 3.0]), ("block.color", vec![1.0, 2.0, i as f64])];
+        let changes = changes.into_iter().map(|(name, values)| (name.to_string(), values)).collect();
+        episode.info.factors = episode.info.env.scene(&changes).unwrap();
     }
     all
 }
@@ -40,7 +40,7 @@ fn read(path: &Path, options: ImportOptions) -> Result<(Vec<Episode>, ImportRepo
 }
 
 fn message(path: &Path) -> String {
-    read(path, ImportOptions { check_pixels: true, keep_pixels: false }).unwrap_err().to_string()
+    read(path, ImportOptions { check_pixels: true, ..Default::default() }).unwrap_err().to_string()
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn an_exported_store_comes_back_bit_for_bit() {
     let mut written = 0;
     let report = export(&store, &path, &options(16, &order), || written += 1).unwrap();
     assert_eq!((report.episodes, report.rows, written), (3, 14 + 5 + 11, 3));
-    let (back, found) = read(&path, ImportOptions { check_pixels: true, keep_pixels: false }).unwrap();
+    let (back, found) = read(&path, ImportOptions { check_pixels: true, ..Default::default() }).unwrap();
     for (back, index) in back.iter().zip(order) {
         assert_eq!(bits(back), bits(&all[index]));
     }
@@ -105,7 +105,7 @@ fn stored_frames_go_out_and_come_back_when_asked_for() {
     let error = export(&store, guard.path().join("y.h5"), &options(16, &[0]), || ()).unwrap_err();
     assert!(error.to_string().contains("4 x 4"), "{error}");
     export(&store, &path, &options(4, &[0]), || ()).unwrap();
-    let (back, _) = read(&path, ImportOptions { check_pixels: false, keep_pixels: true }).unwrap();
+    let (back, _) = read(&path, ImportOptions { keep_pixels: true, ..Default::default() }).unwrap();
     assert_eq!(back[0].pixels, original.pixels);
     assert_eq!(read(&path, ImportOptions::default()).unwrap().0[0].pixels, None);
     assert!(message(&path).contains("16 to 512"));
@@ -129,7 +129,7 @@ fn fixture(name: &str) -> PathBuf {
 /// Written by h5py in the chunking of the reference, without our own columns; its README says how.
 #[test]
 fn files_of_h5py_are_read_in_all_their_compressions() {
-    let all = ImportOptions { check_pixels: true, keep_pixels: true };
+    let all = ImportOptions { check_pixels: true, keep_pixels: true, ..Default::default() };
     let (plain, report) = read(&fixture("plain.h5"), all).unwrap();
     // As h5py prints them.
     let rows = &plain[0].rows;

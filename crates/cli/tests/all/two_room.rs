@@ -1,0 +1,104 @@
+//! Two-Room through the whole product: the commands of Push-T with one word changed.
+
+use super::*;
+
+#[test]
+fn data_of_two_room_are_collected_inspected_exported_and_drawn_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rooms.wbs");
+    let collect = |more: &[&str]| {
+        json(&[&["collect", "--env", "two-room", "--out", text(&path), "--json"], more].concat())
+    };
+    let summary = collect(&["--preset", "two-room-smoke"]);
+    assert_eq!((&summary["config"]["env"], &summary["kinds"]["expert"]), (&"two_room".into(), &40.into()));
+    let facts = json(&["data", "inspect", text(&path), "--json"]);
+    assert_eq!((&facts["env"], &facts["hash"]), (&"two_room".into(), &summary["hash"]));
+    let stats = json(&["data", "stats", text(&path), "--json"]);
+    assert_eq!(stats["columns"].as_array().unwrap().len(), 4, "{stats}");
+    assert!(stats["hard_share"].as_f64().unwrap() > 0.05, "{stats}");
+
+    let (hdf5, back) = (dir.path().join("rooms.h5"), dir.path().join("back.wbs"));
+    let export =
+        ["data", "export", text(&path), "--out", text(&hdf5), "--size", "32", "--episodes", "0-3", "--json"];
+    assert_eq!(json(&export)["episodes"], 4);
+    let import = [
+        "data",
+        "import",
+        text(&hdf5),
+        "--env",
+        "two-room",
+        "--check-pixels",
+        "--out",
+        text(&back),
+        "--json",
+    ];
+    let report = json(&import);
+    assert_eq!(report["frames_checked"], report["frames_identical"]);
+    let wrong = refused(&["data", "import", text(&hdf5), "--out", text(&dir.path().join("x.wbs"))]);
+    assert!(wrong.contains("column `state` has shape"), "{wrong}");
+
+    let drawn = [
+        "eval",
+        "--env",
+        "two-room",
+        "--protocol",
+        "swm-v1",
+        "--data",
+        text(&path),
+        "--policy",
+        "replay",
+        "--json",
+    ];
+    let row = json(&drawn);
+    assert_eq!((&row["score"]["all"]["n"], &row["environment"]), (&50.into(), &"two_room".into()));
+    assert!(row["score"]["all"]["rate"].as_f64().unwrap() >= 0.99, "{row}");
+    let other = refused(&["eval", "--protocol", "swm-v1", "--data", text(&path), "--policy", "replay"]);
+    assert!(other.contains("--env two_room"), "{other}");
+    let push_t = refused(&["collect", "--out", text(&path), "--preset", "smoke"]);
+    assert!(push_t.contains("store of two_room"), "{push_t}");
+}
+
+#[test]
+fn a_model_trained_on_two_room_plans_there_without_being_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, run) = (dir.path().join("rooms.wbs"), dir.path().join("pldm"));
+    assert!(worldbench(&["collect", "--preset", "two-room-smoke", "--out", text(&data)]).status.success());
+    let train = ["train", "pldm-compact", "--data", text(&data), "--out", text(&run)];
+    let small = ["--set", "steps=10", "--set", "batch=16", "--set", "validation=0.2"];
+    let output = worldbench(&[&train[..], &small].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let eval =
+        ["eval", "--checkpoint", text(&run), "--episodes", "2", "--set", "solver.iterations=1", "--json"];
+    assert_eq!(json(&eval)["environment"], "two_room");
+    let wrong = refused(&[&eval[..], &["--env", "push_t"]].concat());
+    assert!(wrong.contains("trained on two_room"), "{wrong}");
+    let diagnosis = ["diagnose", text(&run), "--pairs", "2", "--samples", "8", "--iterations", "1", "--json"];
+    let report = json(&diagnosis);
+    assert_eq!(report["probe"].as_array().unwrap().len(), 2, "{report}");
+}
+
+#[test]
+fn floor_and_ceiling_of_two_room() {
+    let rate = |policy: &str| {
+        let row = json(&["eval", "--env", "two-room", "--policy", policy, "--episodes", "12", "--json"]);
+        row["score"]["all"]["rate"].as_f64().unwrap()
+    };
+    assert_eq!(rate("no-op"), 0.0);
+    assert!(rate("random") < 0.5 && rate("replay") == 1.0 && rate("oracle") >= 0.9);
+}
+
+#[test]
+fn every_protocol_is_listed_shown_and_holds() {
+    let listed = json(&["protocol", "list", "--json"]);
+    assert_eq!(listed.as_array().unwrap().len(), 12, "six protocols on two environments");
+    for env in ["push_t", "two_room"] {
+        for name in ["held-out", "moderate", "strict", "unlimited", "shift", "swm-v1"] {
+            let shown = json(&["protocol", "show", name, "--env", env, "--json"]);
+            assert!(!shown["splits"].as_array().unwrap().is_empty(), "{name} {env}");
+            let verified = json(&["protocol", "verify", "--protocol", name, "--env", env, "--json"]);
+            assert_eq!(verified["ok"], true, "{name} {env}: {verified}");
+        }
+    }
+    let unknown = refused(&["protocol", "show", "strickt"]);
+    assert!(unknown.contains("did you mean `strict`"), "{unknown}");
+}
