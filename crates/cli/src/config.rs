@@ -39,7 +39,10 @@ pub const TRAIN: Presets = &[
 ];
 
 /// Presets of `pretrain`.
-pub const PRETRAIN: Presets = &[("push_t", include_str!("../../../configs/pretrain/push_t.toml"))];
+pub const PRETRAIN: Presets = &[
+    ("push_t", include_str!("../../../configs/pretrain/push_t.toml")),
+    ("push_t-fine", include_str!("../../../configs/pretrain/push_t-fine.toml")),
+];
 
 /// Presets of planners.
 pub const PLAN: Presets = &[

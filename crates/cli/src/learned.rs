@@ -133,7 +133,7 @@ pub struct Acting {
     pub policy: Box<dyn Policy>,
     /// Planner of the row, or what tells a policy's row from others of its method.
     pub label: String,
-    /// The environment it was trained on.
+    /// Name of the environment that it was trained on.
     pub trained_on: String,
 }
 

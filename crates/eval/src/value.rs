@@ -30,6 +30,8 @@ pub struct ValueReport {
     pub along: Vec<f32>,
     /// The environment's distance from the goal at the same steps, px.
     pub distances: Vec<f64>,
+    /// Side of the environment's canvas, px.
+    pub canvas: f64,
     /// Positions along one side of the map.
     pub side: usize,
     /// V with the agent at rest in the centre of every cell of the canvas, everything else as at the start, row by row from the
@@ -39,31 +41,30 @@ pub struct ValueReport {
     pub start: [f64; 2],
     /// Agent x, y at the goal, px.
     pub goal: [f64; 2],
-    /// Side of the environment's canvas, px.
-    pub canvas: f64,
 }
 
-/// Evaluates the value of `policy` in `env` on `pair`, number `episode`, with `side` positions along each side of the map.
+/// Evaluates the value of `policy` on `pair` of `domain`, number `episode`, with `side` positions along each side of the map.
 ///
 /// # Errors
 /// When the policy has learned no value or cannot read the frames.
 pub fn report(
     policy: &dyn GoalPolicy,
-    env: DomainRef,
-    (episode, pair): (usize, &Pair),
+    domain: DomainRef,
+    pair: &Pair,
+    episode: usize,
     side: usize,
 ) -> Result<ValueReport, EvalError> {
     let fail = |message: String| failed("plot value", episode, message);
-    let (spec, scene) = (env.spec(), env.scene(&pair.factors)?);
-    let goal = goal_at(env, &scene, &pair.goal)?;
-    let mut world = reset(env, &scene, &pair.start, &pair.goal)?;
-    let sight = (policy.resolution(), policy.area_filter());
-    let mut eyes = Eyes::of(sight, env, &world.scene()).map_err(fail)?;
-    let mut look = |shown: &Look, state: &[f64]| {
-        let frame = eyes.frame(shown)?;
+    let (spec, scene) = (domain.spec(), domain.scene(&pair.factors)?);
+    let goal = goal_at(domain, &scene, &pair.goal)?;
+    let mut env = reset(domain, &scene, &pair.start, &pair.goal)?;
+    let (resolution, area) = (policy.resolution(), policy.area_filter());
+    let mut eyes = Eyes::of(resolution, area, domain, &scene).map_err(fail)?;
+    let mut observe = |look: &Look, state: &[f64]| {
+        let frame = eyes.frame(look)?;
         policy.observe(&frame, &spec.proprioception(state)).map_err(|e| e.to_string())
     };
-    let target = look(&goal.render_state, &goal.state).map_err(fail)?;
+    let target = observe(&goal.render_state, &goal.state).map_err(fail)?;
     let value = |seen: &[Vec<f32>]| {
         let recent = &seen[seen.len().saturating_sub(policy.history())..];
         let value = policy.value(&recent.concat(), &target).map_err(|e| e.to_string())?;
@@ -73,27 +74,27 @@ pub fn report(
     };
     let (mut along, mut distances, mut seen) = (Vec::new(), Vec::new(), Vec::new());
     for step in 0..=pair.actions.len() {
-        let state = world.state();
-        seen.push(look(&world.look(), &state).map_err(fail)?);
+        seen.push(observe(&env.look(), &env.state()).map_err(fail)?);
         along.push(value(&seen).map_err(fail)?);
-        distances.push(world.errors().distance);
+        distances.push(env.errors().distance);
         if let Some(action) = pair.actions.get(step) {
-            world.step(*action);
+            env.step(*action);
         }
     }
-    let &[x, y, ..] = spec.proprio else {
-        return Err(fail(format!("{} names no agent position", spec.title)));
-    };
+    let canvas = spec.canvas as f64;
     let mut map = Vec::with_capacity(side * side);
     for cell in 0..side * side {
-        let at = |i: usize| (i as f64 + 0.5) * spec.canvas as f64 / side as f64;
+        let at = |i: usize| (i as f64 + 0.5) * canvas / side as f64;
         let mut state = spec.at_rest(&pair.start);
-        (state[x], state[y]) = (at(cell % side), at(cell / side));
-        let placed = reset(env, &scene, &state, &pair.goal)?;
-        map.push(value(&[look(&placed.look(), &placed.state()).map_err(fail)?]).map_err(fail)?);
+        for (&i, place) in spec.proprio.iter().zip([at(cell % side), at(cell / side)]) {
+            state[i] = place;
+        }
+        let placed = reset(domain, &scene, &state, &pair.goal)?;
+        map.push(value(&[observe(&placed.look(), &state).map_err(fail)?]).map_err(fail)?);
     }
-    let (start, goal) = ([pair.start[x], pair.start[y]], [pair.goal[x], pair.goal[y]]);
-    Ok(ValueReport { episode, along, distances, side, map, start, goal, canvas: spec.canvas as f64 })
+    let place = |state: &[f64]| [0, 1].map(|k| spec.proprioception(state)[k]);
+    let (start, goal) = (place(&pair.start), place(&pair.goal));
+    Ok(ValueReport { episode, along, distances, canvas, side, map, start, goal })
 }
 
 impl ValueReport {
@@ -173,7 +174,6 @@ fn ramp(share: f64) -> Colour {
 
 #[cfg(test)]
 mod tests {
-    use worldbench_env::domain;
     use worldbench_plan::CostError;
 
     use super::*;
@@ -215,9 +215,10 @@ mod tests {
 
     #[test]
     fn the_value_rises_along_the_recording_and_peaks_at_the_goal() {
-        let manifest = Protocol::find("held-out", "push_t").unwrap().manifest(Split::Dev).unwrap();
+        let protocol = Protocol::find("held-out", "push_t").unwrap();
+        let (domain, manifest) = (protocol.env().unwrap(), protocol.manifest(Split::Dev).unwrap());
         let pair = &manifest.pairs[0];
-        let report = report(&Distance(true), domain::all()[0], (0, pair), 8).unwrap();
+        let report = report(&Distance(true), domain, pair, 0, 8).unwrap();
         assert_eq!((report.along.len(), report.map.len()), (pair.actions.len() + 1, 64));
         assert!(report.along.last().unwrap() > &-20.0, "{:?}", report.along);
         let best = (0..64).max_by(|&a, &b| report.map[a].total_cmp(&report.map[b])).unwrap();
@@ -227,7 +228,7 @@ mod tests {
             picture.data.chunks(3).any(|p| p == RAMP[2])
                 && picture.data.chunks(3).any(|p| p == [60, 220, 90])
         );
-        let error = super::report(&Distance(false), domain::all()[0], (0, pair), 8).unwrap_err().to_string();
+        let error = super::report(&Distance(false), domain, pair, 0, 8).unwrap_err().to_string();
         assert!(error.contains("no value"), "{error}");
     }
 }

@@ -1,5 +1,7 @@
 //! Training configuration and its presets.
 
+use std::path::{Path, PathBuf};
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use worldbench_data::{FrameSpec, WindowSpec};
@@ -110,7 +112,7 @@ impl ModelConfig {
             Self::Full(c) => FrameSpec { resolution: c.network.encoder.image, filter: Filter::Linear },
             Self::DinoWm(c) => c.frame(),
             Self::GoalPolicy(_) => return None,
-            Self::Mae(c) => FrameSpec { resolution: c.encoder.image, filter: Filter::Linear },
+            Self::Mae(c) => FrameSpec { resolution: c.encoder.image, filter: Filter::Area },
         })
     }
 
@@ -163,6 +165,9 @@ pub struct TrainConfig {
     pub method: Method,
     /// Seed of weights, order of the data and random directions.
     pub seed: u64,
+    /// A run or checkpoint directory whose weights training starts from, instead of random ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Optimiser steps.
     pub steps: u64,
     /// Windows of a batch.
@@ -215,6 +220,12 @@ fn validate_every() -> u64 {
 }
 
 impl TrainConfig {
+    /// Starts from the weights in `directory`, if one is given.
+    #[must_use]
+    pub fn beginning_with(self, directory: Option<&Path>) -> Self {
+        Self { init: directory.map(Path::to_path_buf).or(self.init), ..self }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors

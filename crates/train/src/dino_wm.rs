@@ -97,9 +97,11 @@ impl DinoWmTraining {
                 ));
             }
         }
-        if steps - 1 > predictor.frames {
+        if steps - 1 > predictor.frames && !network.rollout {
             let most = predictor.frames + 1;
-            return fail(format!("frames = {steps}: model.network.predictor.frames leaves room for {most}"));
+            return fail(format!(
+                "frames = {steps}: model.network.predictor.frames leaves room for {most} unless model.network.rollout = true"
+            ));
         }
         Ok(())
     }
@@ -113,7 +115,8 @@ impl DinoWmTraining {
     /// Size of the frames and how they are made.
     #[must_use]
     pub fn frame(&self) -> FrameSpec {
-        FrameSpec { resolution: self.encoder.image, filter: Filter::Linear }
+        let filter = if self.encoder.name.area_filter() { Filter::Area } else { Filter::Linear };
+        FrameSpec { resolution: self.encoder.image, filter }
     }
 
     /// The encoder, held against what the predictor expects.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use worldbench_data::{Loader, LoaderConfig, Normaliser, Split, Store, Window, WindowSpec};
 use worldbench_kernels::grad::{AdamW, squared_norm};
 
-use crate::checkpoint::Tensor;
+use crate::checkpoint::{self, Tensor};
 use crate::log::Log;
 use crate::resume::{self, Contents, State};
 use crate::{Group, Learner, Metrics, TrainConfig, TrainError};
@@ -75,7 +75,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn resume(&mut self, learner: &mut dyn Learner) -> Result<(), TrainError> {
-        let Some(state) = resume::read_state(&self.directory)? else { return Ok(()) };
+        let Some(state) = resume::read_state(&self.directory)? else { return self.begin(learner) };
         let problem =
             |problem: &str| TrainError::Checkpoint { path: self.directory.clone(), problem: problem.into() };
         if !same_run(&state.key, &self.state.key) {
@@ -98,6 +98,13 @@ impl<'a> Trainer<'a> {
         learner.restore(model)?;
         self.state = state;
         Ok(())
+    }
+
+    /// Takes the weights that the configuration begins with.
+    fn begin(&self, learner: &mut dyn Learner) -> Result<(), TrainError> {
+        let Some(directory) = &self.config.init else { return Ok(()) };
+        let (tensors, _) = checkpoint::read_tensors(&directory.join("model.safetensors"))?;
+        learner.restore(tensors).map(|_| ())
     }
 
     /// Steps done so far.

@@ -176,11 +176,9 @@ fn read_with_included(name: &str, split: Option<&str>) -> Result<Vec<Preset>> {
     Ok(presets)
 }
 
-/// Whether `name` is the model's preset, its beginning (such as the method `iq-learn`) or a part of its name.
+/// Whether `name` is the model's preset or a part of its name, such as the method.
 fn answers_to(model: &Model, name: &str) -> bool {
-    let rest = model.train.strip_prefix(name);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        || model.train.split('-').any(|part| part == name)
+    model.train == name || model.train.split('-').any(|part| part == name)
 }
 
 /// Keeps the environments and models that `only` names.
@@ -199,8 +197,8 @@ fn choose(mut presets: Vec<Preset>, only: &[String]) -> Result<Vec<Preset>> {
         presets.retain(|preset| envs.iter().any(|name| is_env(name, preset)));
     }
     if !methods.is_empty() {
+        let named = |model: &Model| methods.iter().any(|name| answers_to(model, name));
         for preset in &mut presets {
-            let named = |model: &Model| methods.iter().any(|name| answers_to(model, name));
             let chosen = preset.models.iter().filter(|model| named(model));
             let encoders: Vec<String> = chosen.filter_map(|model| model.encoder.clone()).collect();
             for model in &mut preset.models {
@@ -341,8 +339,8 @@ impl Bench {
 
     fn train(&self, model: &Model, data: &Path) -> Result<(TrainConfig, PathBuf)> {
         let encoder = model.encoder.iter().map(|name| {
-            let checkpoint = self.directory.join("checkpoints").join(self.file(name));
-            format!("model.encoder.checkpoint={}", checkpoint.display())
+            let encoder = self.directory.join("checkpoints").join(self.file(name));
+            format!("model.encoder.checkpoint={}", encoder.display())
         });
         let sets: Vec<String> = model.set.iter().cloned().chain(encoder).collect();
         let config = learned::train_config(&model.train, &sets)?;

@@ -50,14 +50,13 @@ struct ValueArgs {
 pub fn run(args: &Args) -> Result<Outcome> {
     let Picture::Value(args) = &args.picture;
     let loaded = worldbench_train::load(&args.checkpoint)?;
-    let env = args.pairs.environment(Some(&loaded.environment))?;
-    let (_, manifest) = args.pairs.resolve(Some(&loaded.environment))?;
+    let (protocol, manifest) = args.pairs.resolve(Some(&loaded.environment))?;
     let policy = loaded.policy(&args.checkpoint)?;
     let Some(pair) = manifest.pairs.get(args.episode) else {
         let last = manifest.pairs.len() - 1;
         bail!("--episode {}: there is no such pair; they are numbered 0 to {last}", args.episode);
     };
-    let report = value::report(policy.as_ref(), env, (args.episode, pair), args.grid.into())?;
+    let report = value::report(policy.as_ref(), protocol.env()?, pair, args.episode, args.grid.into())?;
     let directory = args.out.as_ref().unwrap_or(&args.checkpoint);
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let picture = directory.join("value.png");

@@ -28,13 +28,16 @@ pub struct Args {
     /// Run directory; a run that stands there is continued
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// A run or checkpoint directory whose weights training starts from
+    #[arg(long, value_name = "DIR")]
+    init: Option<PathBuf>,
     /// One value laid over the preset; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let config = train_config(&args.preset, &args.set)?;
+    let config = train_config(&args.preset, &args.set)?.beginning_with(args.init.as_deref());
     let seconds = train(&config, &args.data, &args.out)?.seconds;
     print(format!("{}: {} steps, {seconds:.0} s of training", args.out.display(), config.steps))?;
     print(format!("score it: worldbench eval --checkpoint {}", args.out.display()))?;

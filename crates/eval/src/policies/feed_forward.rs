@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use worldbench_env::DomainRef;
+use worldbench_env::Spec;
 use worldbench_plan::GoalPolicy;
 
 use super::planner::{ACTION, Eyes, failed};
@@ -73,16 +73,16 @@ impl Policy for FeedForward {
         let fail = |message: String| failed(&self.name, context.index, message);
         let (goal, env) = (context.goal, context.env.domain());
         let (resolution, area) = (self.model.resolution(), self.model.area_filter());
-        let mut eyes = Eyes::of((resolution, area), env, &goal.factors).map_err(fail)?;
-        let frame = eyes.frame(&goal.render_state).map_err(fail)?;
-        let proprio = env.spec().proprioception(&goal.state);
-        let goal = self.model.observe(&frame, &proprio).map_err(|e| fail(e.to_string()))?;
+        let mut eyes = Eyes::of(resolution, area, env, &goal.factors).map_err(fail)?;
+        let (frame, spec) = (eyes.frame(&goal.render_state).map_err(fail)?, env.spec());
+        let goal = self.model.observe(&frame, &spec.proprioception(&goal.state));
+        let goal = goal.map_err(|e| fail(e.to_string()))?;
         Ok(Box::new(Episode {
             name: self.name.clone(),
             index: context.index,
             model: Arc::clone(&self.model),
-            env,
             eyes,
+            spec,
             goal,
             seen: VecDeque::new(),
             queue: VecDeque::new(),
@@ -95,8 +95,8 @@ struct Episode {
     name: String,
     index: usize,
     model: Arc<dyn GoalPolicy>,
-    env: DomainRef,
     eyes: Eyes,
+    spec: &'static Spec,
     goal: Vec<f32>,
     /// The newest observations, oldest first, at most the policy's history.
     seen: VecDeque<Vec<f32>>,
@@ -108,7 +108,7 @@ struct Episode {
 impl Episode {
     fn look(&mut self, observation: &Observation) -> Result<(), String> {
         let frame = self.eyes.frame(observation.render_state)?;
-        let proprio = self.env.spec().proprioception(observation.state);
+        let proprio = self.spec.proprioception(observation.state);
         let seen = self.model.observe(&frame, &proprio).map_err(|e| e.to_string())?;
         if self.seen.len() == self.model.history() {
             self.seen.pop_front();

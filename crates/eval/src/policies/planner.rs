@@ -120,15 +120,11 @@ impl Eyes {
         env: DomainRef,
         factors: &Scene,
     ) -> Result<Self, String> {
-        Self::of((model.resolution(), model.area_filter()), env, factors)
+        Self::of(model.resolution(), model.area_filter(), env, factors)
     }
 
-    /// Frames of so many pixels, box-averaged from the canvas or (false) by the reference's resize.
-    pub(crate) fn of(
-        (resolution, area): (usize, bool),
-        env: DomainRef,
-        factors: &Scene,
-    ) -> Result<Self, String> {
+    /// Frames of `resolution` pixels, box-averaged with `area`, else the reference's resize.
+    pub(crate) fn of(resolution: usize, area: bool, env: DomainRef, factors: &Scene) -> Result<Self, String> {
         let filter = if area { Filter::Area } else { Filter::Linear };
         let camera = env.camera(factors, resolution, filter).map_err(|e| e.to_string())?;
         Ok(Self { camera, bytes: resolution * resolution * 3 })

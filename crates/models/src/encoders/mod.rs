@@ -87,8 +87,8 @@ pub enum EncoderName {
     Dinov2Base,
     /// DINOv2 ViT-L/14, D = 1024.
     Dinov2Large,
-    /// The ViT that comes with this crate, pretrained by `worldbench pretrain` on random Push-T scenes: 49 tokens of width
-    /// 96 of frames of 112 pixels.
+    /// The ViT that comes with this crate, pretrained by `worldbench pretrain` on random Push-T scenes: 16 tokens of width
+    /// 128 of frames of 64 pixels, shrunk by averaging areas.
     BuiltIn,
     /// MobileNetV2 1.0, D = 320 or 96.
     #[serde(rename = "mobilenet_v2")]
@@ -157,6 +157,14 @@ pub struct EncoderConfig {
 
 const fn default_image() -> usize {
     224
+}
+
+impl EncoderName {
+    /// As [`FrozenEncoder::area_filter`].
+    #[must_use]
+    pub fn area_filter(self) -> bool {
+        self == Self::BuiltIn
+    }
 }
 
 impl EncoderConfig {

@@ -61,7 +61,8 @@ impl Observations {
         let tokens = self.tokens(moments, size)?;
         let mut out = Vec::with_capacity(tokens.len() + moments.len() * patches * 4);
         for (moment, tokens) in moments.iter().zip(tokens.chunks_exact(size)) {
-            let raw = self.store.view(moment.episode as usize)?.proprio(moment.row as usize);
+            let state = self.store.view(moment.episode as usize)?.state(moment.row as usize);
+            let raw = self.store.env().spec().proprioception(&state);
             observation(tokens, patches, self.proprio.as_ref().map(|p| (p, &raw)), &mut out);
         }
         Ok(out)
