@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         threads: 2,
         prefetch: 2,
         shuffle: true,
-        frame: FrameSpec { resolution: 64, filter: Filter::Area },
+        frame: Some(FrameSpec { resolution: 64, filter: Filter::Area }),
         actions,
     };
     let mut loader = Loader::new(store, spec, windows, config)?;

@@ -18,9 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         table["solver"][key] = value.into();
     }
     let config: PlannerConfig = table.try_into()?;
-    let planner = config.build("example".into(), String::new(), loaded.model)?;
-
     let protocol = Protocol::find(DEFAULT, &loaded.environment)?;
+    let planner = config.build("example".into(), String::new(), loaded.world(&checkpoint)?)?;
+
     let manifest = protocol.manifest(Split::Dev)?;
     let options = EvalOptions { limit: Some(4), ..EvalOptions::default() };
     let evaluation = evaluate(&protocol, &manifest, &planner, &options)?;

@@ -27,10 +27,22 @@ pub const TRAIN: Presets = &[
     ("lewm-full", include_str!("../../../configs/train/lewm-full.toml")),
     ("dino-wm-compact", include_str!("../../../configs/train/dino-wm-compact.toml")),
     ("dino-wm-full", include_str!("../../../configs/train/dino-wm-full.toml")),
+    ("gcbc-compact", include_str!("../../../configs/train/gcbc-compact.toml")),
+    ("gcbc-full", include_str!("../../../configs/train/gcbc-full.toml")),
+    ("iq-learn-compact", include_str!("../../../configs/train/iq-learn-compact.toml")),
+    ("iq-learn-bc-compact", include_str!("../../../configs/train/iq-learn-bc-compact.toml")),
+    ("iq-learn-full", include_str!("../../../configs/train/iq-learn-full.toml")),
+    ("gciql-compact", include_str!("../../../configs/train/gciql-compact.toml")),
+    ("gciql-full", include_str!("../../../configs/train/gciql-full.toml")),
+    ("gcivl-compact", include_str!("../../../configs/train/gcivl-compact.toml")),
+    ("gcivl-full", include_str!("../../../configs/train/gcivl-full.toml")),
 ];
 
 /// Presets of `pretrain`.
-pub const PRETRAIN: Presets = &[("push_t", include_str!("../../../configs/pretrain/push_t.toml"))];
+pub const PRETRAIN: Presets = &[
+    ("push_t", include_str!("../../../configs/pretrain/push_t.toml")),
+    ("push_t-fine", include_str!("../../../configs/pretrain/push_t-fine.toml")),
+];
 
 /// Presets of planners.
 pub const PLAN: Presets = &[

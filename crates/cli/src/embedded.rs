@@ -101,6 +101,8 @@ const FILES: &[(&str, &[u8])] = fixtures![
     "env/tworoom/frames/varied_5.png",
     "env/tworoom/seeds.json",
     "models/eval_starts.json",
+    "models/gcrl.safetensors",
+    "models/gcrl.tol.json",
     "models/image_preprocess.safetensors",
     "models/image_preprocess.tol.json",
     "models/lr_schedules.json",

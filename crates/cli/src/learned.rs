@@ -4,15 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use worldbench_core::config::Layers;
 use worldbench_data::{Split, Store};
-use worldbench_eval::policies::{Planner, PlannerConfig};
-use worldbench_eval::{RowResult, System};
+use worldbench_eval::policies::{FeedForward, FeedForwardConfig, PlannerConfig};
+use worldbench_eval::{Policy, RowResult, System};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
 use worldbench_train::checkpoint::{file_hash, write_atomic};
-use worldbench_train::{Method, ModelConfig, TrainConfig, Trainer};
+use worldbench_train::goal::GoalEncoder;
+use worldbench_train::{Method, Model, ModelConfig, TrainConfig, Trainer};
 
 use crate::config::{PLAN, Presets, TRAIN, unknown};
 use crate::output::{bar, print};
@@ -52,8 +53,16 @@ pub fn planner_config(name: &str, sets: &[String]) -> Result<PlannerConfig> {
     Ok(preset_layers::<PlannerConfig>(PLAN, name, sets)?.resolve()?)
 }
 
-/// Trains, or continues, the run in `directory` on the store at `data`. Returns the seconds of training in all.
-pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<f64> {
+/// A finished training run.
+pub struct Trained {
+    /// Seconds of training over all resumptions.
+    pub seconds: f64,
+    /// Number of trained parameters.
+    pub parameters: usize,
+}
+
+/// Trains, or continues, the run in `directory` on the store at `data`.
+pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<Trained> {
     let store = Arc::new(Store::open(data)?);
     let split = Split::by_source(&store, config.validation, config.seed);
     let mut learner = worldbench_train::learner(config, &store, &split)?;
@@ -90,7 +99,7 @@ pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<f64>
         true
     })?;
     bar.finish_and_clear();
-    Ok(trainer.seconds())
+    Ok(Trained { seconds: trainer.seconds(), parameters: learner.params().len() })
 }
 
 /// Copies what evaluation needs out of the finished run `run` into `target`.
@@ -104,20 +113,54 @@ pub fn export(run: &Path, target: &Path, card: &str) -> Result<()> {
     Ok(write_atomic(&target.join("card.md"), card.as_bytes())?)
 }
 
-/// The checkpoint in `directory` with a planner, what its rows are labelled, and the environment it was trained on.
-pub fn load(
-    directory: &Path,
-    planner: &str,
-    sets: &[String],
-    rollouts: RolloutOptions,
-) -> Result<(System, Planner, String)> {
-    let config = planner_config(planner, sets)?;
-    let loaded = worldbench_train::load_with(directory, rollouts)?;
-    let worldbench_train::Loaded { model, method, environment, .. } = loaded;
-    let name = format!("{}-{}", method.name(), file_label(planner, rollouts.precision));
+/// How a checkpoint acts.
+#[derive(Debug, Clone, Copy)]
+pub struct Use<'a> {
+    /// Planner of a world model, a preset or a file; none is CEM. A policy takes none.
+    pub planner: Option<&'a str>,
+    /// Values laid over the planner's, or over those of a policy (`execute`).
+    pub sets: &'a [String],
+    /// How rollouts are computed.
+    pub rollouts: RolloutOptions,
+}
+
+/// The planner of a world model when none is named.
+const PLANNER: &str = "cem";
+
+/// A checkpoint ready to act, and what its rows are labelled.
+pub struct Acting {
+    pub system: System,
+    pub policy: Box<dyn Policy>,
+    /// Planner of the row, or what tells a policy's row from others of its method.
+    pub label: String,
+    /// Name of the environment that it was trained on.
+    pub trained_on: String,
+}
+
+/// The checkpoint in `directory`, used as `how` says.
+pub fn load(directory: &Path, how: Use) -> Result<Acting> {
+    let loaded = worldbench_train::load_with(directory, how.rollouts)?;
     let hash = file_hash(&directory.join("model.safetensors"))?;
-    let system = system(method).context("a frozen encoder is no world model")?;
-    Ok((system, config.build(name, hash, model)?, environment))
+    let (method, note, trained_on) = (loaded.method, loaded.label, loaded.environment);
+    let system = system(method).context("a frozen encoder does not act")?;
+    match loaded.model {
+        Model::World(model) => {
+            let planner = how.planner.unwrap_or(PLANNER);
+            let name = format!("{}-{}", method.name(), file_label(planner, how.rollouts.precision));
+            let policy = planner_config(planner, how.sets)?.build(name, hash, model)?;
+            let label = planner_label(planner, how.rollouts.precision);
+            Ok(Acting { system, policy: Box::new(policy), label, trained_on })
+        }
+        Model::Policy(model) => {
+            if let Some(planner) = how.planner {
+                bail!("--planner {planner}: {} acts without a planner; leave it out", method.name());
+            }
+            let layers = Layers::new(&FeedForwardConfig::default())?;
+            let layers = how.sets.iter().try_fold(layers, |layers, set| layers.set(set))?;
+            let policy = FeedForward::new(method.name().into(), hash, model, layers.resolve()?)?;
+            Ok(Acting { system, policy: Box::new(policy), label: note, trained_on })
+        }
+    }
 }
 
 /// The row's system for a method; none for pretraining.
@@ -126,6 +169,10 @@ pub fn system(method: Method) -> Option<System> {
         Method::Pldm => Some(System::Pldm),
         Method::Lewm => Some(System::LeWm),
         Method::DinoWm => Some(System::DinoWm),
+        Method::Gcbc => Some(System::Gcbc),
+        Method::IqLearn => Some(System::IqLearn),
+        Method::Gciql => Some(System::Gciql),
+        Method::Gcivl => Some(System::Gcivl),
         Method::Mae => None,
     }
 }
@@ -146,17 +193,18 @@ pub fn file_label(planner: &str, precision: Precision) -> String {
 /// What a reader should know about a learned row: size, frozen encoder, inputs, and planning values that differ from the
 /// planner's preset.
 pub fn describe(config: &TrainConfig, sets: &[String], row: &mut RowResult) {
-    let pixels = config.model.frame().resolution;
+    let pixels = config.model.frame().map_or(String::new(), |frame| format!(", {} px", frame.resolution));
     let inputs = if config.model.proprio() { " + proprioception" } else { "" };
     let size = match &config.model {
         ModelConfig::DinoWm(model) => format!("{} encoder", model.encoder.name.as_str()),
+        ModelConfig::GoalPolicy(model) => match &model.encoder {
+            GoalEncoder::Compact(_) => "compact encoder".into(),
+            GoalEncoder::Pretrained(encoder) => {
+                format!("{} encoder, {} px", encoder.name.as_str(), encoder.image)
+            }
+        },
         other => other.architecture().to_string(),
     };
     let sets = if sets.is_empty() { String::new() } else { format!(", {}", sets.join(" ")) };
-    row.variant = format!("{size}, {pixels} px{inputs}{sets}");
-}
-
-/// Number of trained parameters of a configuration.
-pub fn parameters(config: &TrainConfig) -> usize {
-    config.parameters()
+    row.variant = format!("{size}{pixels}{inputs}{sets}");
 }

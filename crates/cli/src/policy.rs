@@ -8,7 +8,7 @@ use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
 
 use crate::config::unknown;
-use crate::learned;
+use crate::learned::{self, Acting, Use};
 
 /// Flags that choose what acts.
 #[derive(Debug, clap::Args)]
@@ -16,13 +16,14 @@ pub struct PolicyArgs {
     /// Policy: random, no-op, replay, weak or oracle; several are separated by commas
     #[arg(long, value_name = "NAME", value_delimiter = ',', required_unless_present = "checkpoint")]
     pub policy: Vec<String>,
-    /// Checkpoint directory of a learned world model
+    /// Checkpoint directory of a learned world model or policy
     #[arg(long, value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
-    /// How the checkpoint plans: cem, mppi, or the path of a TOML file
-    #[arg(long, value_name = "NAME|PATH", default_value = "cem", requires = "checkpoint")]
-    pub planner: String,
-    /// One planning value laid over the planner's, e.g. --set solver.samples=64; may be repeated
+    /// How a world model plans: cem (the default), mppi, or the path of a TOML file
+    #[arg(long, value_name = "NAME|PATH", requires = "checkpoint")]
+    pub planner: Option<String>,
+    /// One value laid over the planner's, e.g. --set solver.samples=64, or of a policy, e.g. --set execute=2; may be
+    /// repeated
     #[arg(long, value_name = "KEY=VALUE", requires = "checkpoint")]
     pub set: Vec<String>,
     /// Precision of a full-size or patch model's rollouts: f32 (equal bits everywhere) or bf16 (faster)
@@ -39,7 +40,7 @@ pub struct Loaded {
     pub system: System,
     /// What acts.
     pub policy: Box<dyn Policy>,
-    /// The planner's label and the checkpoint, for a learned policy.
+    /// The row's label (see [`Acting`]) and the checkpoint, for a learned policy.
     pub learned: Option<(String, String)>,
     /// The environment that a learned policy was trained on.
     pub trained_on: Option<String>,
@@ -60,11 +61,10 @@ impl PolicyArgs {
         let mut all: Vec<Loaded> = self.policy.iter().map(|name| load_policy(name)).collect::<Result<_>>()?;
         if let Some(directory) = &self.checkpoint {
             let rollouts = RolloutOptions { precision: self.precision, memory: self.max_memory };
-            let (system, policy, env) = learned::load(directory, &self.planner, &self.set, rollouts)?;
-            let label = learned::planner_label(&self.planner, self.precision);
-            let labels = (label, directory.display().to_string());
-            let (policy, learned) = (Box::new(policy), Some(labels));
-            all.push(Loaded { system, policy, learned, trained_on: Some(env) });
+            let how = Use { planner: self.planner.as_deref(), sets: &self.set, rollouts };
+            let Acting { system, policy, label, trained_on } = learned::load(directory, how)?;
+            let learned = Some((label, directory.display().to_string()));
+            all.push(Loaded { system, policy, learned, trained_on: Some(trained_on) });
         }
         Ok(all)
     }

@@ -1,8 +1,8 @@
 //! State-first episode store, windows, normalisers, splits, importers and the loader.
 //!
 //! An [`Episode`] of k env steps has k + 1 [`Row`]s. [`StoreWriter`] appends episodes to a file, [`Store`] maps
-//! it, [`WindowSpec`] cuts clips out of it, [`Split`] keeps replays of one source on one side, and [`Loader`]
-//! renders batches of clips on background threads.
+//! it, [`WindowSpec`] cuts clips out of it, [`Split`] keeps replays of one source on one side, [`GoalSampler`] draws
+//! goals, and [`Loader`] renders batches of clips on background threads.
 
 pub mod features;
 pub mod formats;
@@ -12,6 +12,7 @@ pub mod store;
 mod episode;
 mod error;
 mod frames;
+mod goals;
 mod loader;
 mod mmap;
 mod normaliser;
@@ -22,6 +23,7 @@ mod windows;
 pub use episode::{ACTION_DIM, Episode, EpisodeInfo, Kind, Pixels, Row};
 pub use error::{DataError, Result};
 pub use frames::FrameSource;
+pub use goals::{GoalSampler, GoalSampling, Moment};
 pub use loader::{Batch, FrameSpec, Loader, LoaderConfig};
 pub use normaliser::{Normaliser, NormaliserKind};
 pub use record::{Recorder, record};

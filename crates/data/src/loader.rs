@@ -44,8 +44,8 @@ pub struct LoaderConfig {
     pub prefetch: usize,
     /// `false`: the windows' own order in every epoch.
     pub shuffle: bool,
-    /// Size of the frames.
-    pub frame: FrameSpec,
+    /// Size of the frames; without it batches hold none.
+    pub frame: Option<FrameSpec>,
     /// Applied to the actions; [`Normaliser::none`]`(2)` keeps them raw. Missing (NaN) actions are 0 **after**
     /// normalisation.
     pub actions: Normaliser,
@@ -56,7 +56,7 @@ pub struct LoaderConfig {
 pub struct Batch {
     /// Number of this batch, counted over all epochs from 0.
     pub index: u64,
-    /// `[B, T, R, R, 3]` RGB bytes.
+    /// `[B, T, R, R, 3]` RGB bytes; empty where no frames were asked for.
     pub frames: Vec<u8>,
     /// `[B, T, f * 2]` normalised action blocks: block t leads from frame t to frame t + 1.
     pub actions: Vec<f32>,
@@ -219,7 +219,7 @@ impl Drop for StopOnPanic<'_> {
 fn work(plan: &Plan, shared: &Shared) {
     let _guard = StopOnPanic(shared);
     let ahead = (plan.config.prefetch.max(1) + plan.config.threads.max(1) - 1) as u64;
-    let mut frames = FrameSource::new(plan.config.frame);
+    let mut frames = plan.config.frame.map(FrameSource::new);
     let mut order = EpochOrder { epoch: None, indices: Vec::new() };
     loop {
         let (index, mut batch) = {
@@ -267,7 +267,7 @@ impl Plan {
     fn check(&self) -> Result<()> {
         let config = &self.config;
         let bad = |message: String| Err(DataError::Invalid(message));
-        if config.batch == 0 || config.frame.resolution == 0 {
+        if config.batch == 0 || config.frame.is_some_and(|frame| frame.resolution == 0) {
             return bad("batch and resolution must be at least 1".into());
         }
         if self.windows.len() < config.batch || u32::try_from(self.windows.len()).is_err() {
@@ -290,13 +290,13 @@ impl Plan {
         &self,
         index: u64,
         order: &mut EpochOrder,
-        frames: &mut FrameSource,
+        frames: &mut Option<FrameSource>,
         batch: &mut Batch,
     ) -> Result<()> {
         let (epoch, position) = (index / self.batches_per_epoch(), index % self.batches_per_epoch());
         let first = position as usize * self.config.batch;
         let chosen = &order.of(epoch, self)[first..first + self.config.batch];
-        let frame_size = self.config.frame.resolution.pow(2) * 3;
+        let frame_size = self.config.frame.map_or(0, |frame| frame.resolution.pow(2) * 3);
         batch.index = index;
         // Every byte is overwritten, so a recycled buffer needs no clearing.
         batch.frames.resize(chosen.len() * self.spec.num_steps * frame_size, 0);
@@ -306,11 +306,13 @@ impl Plan {
         let env = self.store.env().spec();
         batch.missing.clear();
         batch.windows.clear();
-        let mut slots = batch.frames.chunks_exact_mut(frame_size);
+        let mut slots = batch.frames.chunks_exact_mut(frame_size.max(1));
         for &window in chosen.iter().map(|&i| &self.windows[i as usize]) {
             let view = self.store.view(window.episode as usize)?;
-            for (row, slot) in self.spec.frame_rows(window).zip(&mut slots) {
-                frames.write(window.episode as usize, &view, row, slot)?;
+            for row in self.spec.frame_rows(window) {
+                if let (Some(frames), Some(slot)) = (frames.as_mut(), slots.next()) {
+                    frames.write(window.episode as usize, &view, row, slot)?;
+                }
                 let state = view.state(row);
                 batch.proprio.extend(env.proprioception(&state).map(|v| v as f32));
                 batch.states.extend(state.into_iter().map(|v| v as f32));

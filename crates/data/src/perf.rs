@@ -76,7 +76,7 @@ fn measure(path: &std::path::Path, threads: usize, resolution: usize, batches: u
         threads,
         prefetch: 2,
         shuffle: true,
-        frame: FrameSpec { resolution, filter: Filter::Linear },
+        frame: Some(FrameSpec { resolution, filter: Filter::Linear }),
         actions: Normaliser::none(ACTION_DIM),
     };
     let stats = store.stats();

@@ -25,6 +25,7 @@ pub mod report;
 pub mod rows;
 pub mod runner;
 pub mod stats;
+pub mod value;
 
 mod error;
 mod font;

@@ -1,6 +1,6 @@
 //! The benchmark page as Markdown.
 //!
-//! One section per system in a fixed order, whether it is built or not, so that the page always says what is
+//! One section per system in a fixed order, whether it has been run or not, so that the page always says what is
 //! missing. It is made from the rows alone and can be written again after every one of them.
 
 use std::{collections::BTreeSet, fmt::Write, path::Path};
@@ -65,7 +65,7 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
     push(out, format_args!("\n{level}# Benchmark\n\n{BUDGET_NOTE}\n\n"));
     let own: Vec<&RowResult> = rows.iter().filter(|row| row.system == section.system).collect();
     if own.is_empty() {
-        out.push_str("No row: this system is not built yet, or its cell has not been run.\n");
+        out.push_str("No row: its cell has not been run.\n");
         return;
     }
     push(
@@ -242,7 +242,7 @@ mod tests {
             let at = page[from..].find(title).unwrap_or_else(|| panic!("{title} missing or out of order"));
             from += at;
         }
-        assert_eq!(page.matches("not built yet").count(), 7);
+        assert_eq!(page.matches("its cell has not been run").count(), 7);
         assert!(page.contains("No row has been run yet"));
     }
 

@@ -47,7 +47,7 @@ pub(crate) const MAIN: &[Section] = &[
         title: "Goal-Conditioned Behavioural Cloning",
         about: "GCBC ([Ghosh et al. 2019](https://arxiv.org/abs/1912.06088)) treats every later frame of an episode \
                 as a goal that the episode's actions reach, and imitates them. Its feed-forward policy acts without \
-                any planning.",
+                any planning; here it gives a few actions at a time and executes the first.",
         formula: "\\mathcal{L} = \\lVert \\pi(s, g) - a \\rVert^2",
         symbols: "$s$: current observation; $g$: goal, a later observation of the same episode; $a$: recorded action; \
                   $\\pi$: the policy.",
@@ -60,7 +60,8 @@ pub(crate) const INVERSE_Q: &[Section] = &[
         title: "IQ-Learn",
         about: "Inverse soft-Q learning ([Garg et al. 2021](https://arxiv.org/abs/2106.12142)) learns one soft \
                 Q-function from demonstrations; it carries both the reward and the feed-forward policy, with neither \
-                reward labels nor a discriminator.",
+                reward labels nor a discriminator. Rows marked *+ BC* add $\\beta \\lVert \\mu - a \\rVert^2$ to the actor's \
+                loss, the distance of its mode $\\mu$ from the demonstrated action, which the published method lacks.",
         formula: "\\mathcal{L}_Q = -\\mathbb{E}\\left[r_Q - \\tfrac{1}{4\\kappa} r_Q^2\\right] + \
                   \\mathbb{E}\\left[V(s,g) - \\gamma m V(s',g)\\right], \\quad r_Q = Q(s,a,g) - \\gamma m V(s',g)",
         symbols: "$Q$: soft action value; $V(s,g) = \\mathbb{E}_{a \\sim \\pi}[Q(s,a,g) - \\tau \\log \\pi(a|s,g)]$: soft \

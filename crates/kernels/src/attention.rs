@@ -1,7 +1,7 @@
 //! Scaled dot-product attention over heads that lie side by side in a row.
 
 use crate::gemm::{Layout, Precision, load, store};
-use crate::ops::softmax_row;
+use crate::math;
 use crate::simd::{LANES, Lanes, kernel};
 use std::cell::RefCell;
 
@@ -81,6 +81,43 @@ impl Attention {
         out: &mut [f32],
         out_stride: usize,
     ) {
+        let strides = [self.keys * kv_stride, kv_stride];
+        self.run(q, q_stride, k, v, kv_stride, strides, out, out_stride);
+    }
+
+    /// As [`Self::forward`] with keys that lie position by position: key `j` of sequence `b` is row `j * batch + b` of
+    /// `k` and `v`.
+    ///
+    /// # Panics
+    /// As [`Self::forward`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward_by_position(
+        &self,
+        q: &[f32],
+        q_stride: usize,
+        k: &[f32],
+        v: &[f32],
+        kv_stride: usize,
+        out: &mut [f32],
+        out_stride: usize,
+    ) {
+        let strides = [kv_stride, self.batch * kv_stride];
+        self.run(q, q_stride, k, v, kv_stride, strides, out, out_stride);
+    }
+
+    /// `strides` are those from a sequence and from a key to the next.
+    #[allow(clippy::too_many_arguments)]
+    fn run(
+        &self,
+        q: &[f32],
+        q_stride: usize,
+        k: &[f32],
+        v: &[f32],
+        kv_stride: usize,
+        strides: [usize; 2],
+        out: &mut [f32],
+        out_stride: usize,
+    ) {
         let width = self.heads * self.dim;
         let fits = self.mask == Mask::Full || self.queries <= self.keys;
         assert!(fits, "causal attention has more queries than keys");
@@ -88,14 +125,17 @@ impl Attention {
         Layout::Normal.check("out", out.len(), self.batch * self.queries, width, out_stride);
         Layout::Normal.check("k", k.len(), self.batch * self.keys, width, kv_stride);
         Layout::Normal.check("v", v.len(), self.batch * self.keys, width, kv_stride);
+        if width == 0 {
+            return;
+        }
         if self.keys <= SHORT {
-            return short(*self, q, q_stride, k, v, kv_stride, out, out_stride);
+            return short(*self, q, q_stride, k, v, strides, out, out_stride);
         }
         KEY_VALUES.with_borrow_mut(|packed| {
             for b in 0..self.batch {
                 packed.clear(self.heads, self.dim, self.keys, Precision::F32);
-                let at = b * self.keys * kv_stride;
-                packed.append(self.keys, &k[at..], &v[at..], kv_stride);
+                let at = b * strides[0];
+                packed.append(self.keys, &k[at..], &v[at..], strides[1]);
                 let (q, out) = (&q[b * self.queries * q_stride..], &mut out[b * self.queries * out_stride..]);
                 packed.attend(self.queries, self.mask, self.scale, q, q_stride, out, out_stride);
             }
@@ -109,43 +149,83 @@ thread_local! {
 }
 
 kernel! {
-    /// Short sequences: dot products in sixteen lanes, all scores of a query in one vector.
+    /// Short sequences: heads lie side by side in the lanes, so one softmax serves up to sixteen of them.
     fn short<V>(
-        shape: Attention, q: &[f32], q_stride: usize, k: &[f32], v: &[f32], kv_stride: usize,
+        shape: Attention, q: &[f32], q_stride: usize, k: &[f32], v: &[f32], strides: [usize; 2],
         out: &mut [f32], out_stride: usize,
     ) {
-        let Attention { batch, queries, keys, heads, dim, scale, .. } = shape;
-        for (b, i) in (0..batch).flat_map(|b| (0..queries).map(move |i| (b, i))) {
-            for h in 0..heads {
-                let row = b * queries + i;
-                let q = &q[row * q_stride + h * dim..][..dim];
-                let seen = shape.seen(i);
-                let mut scores = [0.0; SHORT];
-                for (j, score) in scores[..seen].iter_mut().enumerate() {
-                    *score = dot::<V>(q, &k[(b * keys + j) * kv_stride + h * dim..][..dim]);
-                }
-                softmax_row::<V>(&mut scores[..seen], scale);
-                let out = &mut out[row * out_stride + h * dim..][..dim];
-                for (d, out) in out.chunks_mut(LANES).enumerate() {
-                    let mut y = V::zero();
-                    for (j, &p) in scores[..seen].iter().enumerate() {
-                        let v = &v[(b * keys + j) * kv_stride + h * dim + d * LANES..][..out.len()];
-                        y = V::splat(p).mul_add(load(v), y);
-                    }
-                    store(y, out);
+        let Attention { batch, queries, heads, dim, scale, .. } = shape;
+        for b in 0..batch {
+            for i in 0..queries {
+                let (row, seen) = (b * queries + i, shape.seen(i));
+                for first in (0..heads).step_by(LANES) {
+                    let group = first * dim..heads.min(first + LANES) * dim;
+                    let keys = b * strides[0] + group.start..;
+                    let q = &q[row * q_stride..][group.clone()];
+                    let weights = weights::<V>(q, &k[keys.clone()], strides[1], seen, dim, scale);
+                    let out = &mut out[row * out_stride..][group];
+                    mix::<V>(&weights[..seen], &v[keys], strides[1], dim, out);
                 }
             }
         }
     }
 }
 
+/// `softmax(scale q k^T)` of up to sixteen heads, one per lane, for the first `seen` keys; the sum over keys runs in
+/// the order of [`Lanes::reduce_add`].
 #[inline(always)]
-fn dot<V: Lanes>(x: &[f32], y: &[f32]) -> f32 {
-    let mut sum = V::zero();
-    for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
-        sum = load::<V>(x).mul_add(load(y), sum);
+fn weights<V: Lanes>(
+    q: &[f32],
+    k: &[f32],
+    stride: usize,
+    seen: usize,
+    dim: usize,
+    scale: f32,
+) -> [[f32; LANES]; SHORT] {
+    let (mut e, mut max) = ([V::zero(); SHORT], V::splat(f32::NEG_INFINITY));
+    for (j, score) in e[..seen].iter_mut().enumerate() {
+        let k = &k[j * stride..][..q.len()];
+        let mut dots = [V::zero(); LANES];
+        for ((dot, q), k) in dots.iter_mut().zip(q.chunks_exact(dim)).zip(k.chunks_exact(dim)) {
+            for (q, k) in q.chunks(LANES).zip(k.chunks(LANES)) {
+                *dot = load::<V>(q).mul_add(load(k), *dot);
+            }
+        }
+        *score = V::reduce_add_each(dots);
+        max = max.max(*score);
     }
-    sum.reduce_add()
+    let scale = V::splat(scale);
+    for e in &mut e[..seen] {
+        *e = math::exp((*e - max) * scale);
+    }
+    let (mut sums, mut width) = (e, seen.next_power_of_two());
+    while width > 1 {
+        width /= 2;
+        for j in 0..width {
+            sums[j] = sums[j] + sums[j + width];
+        }
+    }
+    let inverse = V::splat(1.0) / sums[0];
+    let mut weights = [[0.0; LANES]; SHORT];
+    for (weights, e) in weights[..seen].iter_mut().zip(e) {
+        (e * inverse).store(weights);
+    }
+    weights
+}
+
+/// `out = sum of weights[j] v[j]` for each head.
+#[inline(always)]
+fn mix<V: Lanes>(weights: &[[f32; LANES]], v: &[f32], stride: usize, dim: usize, out: &mut [f32]) {
+    for (h, out) in out.chunks_exact_mut(dim).enumerate() {
+        for (d, out) in out.chunks_mut(LANES).enumerate() {
+            let mut y = V::zero();
+            for (j, weights) in weights.iter().enumerate() {
+                let v = &v[j * stride + h * dim + d * LANES..][..out.len()];
+                y = V::splat(weights[h]).mul_add(load(v), y);
+            }
+            store(y, out);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -205,6 +285,23 @@ mod tests {
             for (g, e) in got.iter().zip(reference(&s, &qkv)) {
                 assert!((f64::from(*g) - e).abs() < 3e-6, "{t}: {g} against {e}");
             }
+        }
+    }
+
+    #[test]
+    fn keys_by_position_have_the_bits_of_keys_by_sequence() {
+        for (batch, keys, heads, dim) in [(5, 3, 17, 20), (2, 16, 3, 64), (3, 20, 2, 8)] {
+            let (mask, width) = (Mask::Full, heads * dim);
+            let s = Attention { batch, queries: 1, keys, heads, dim, scale: 0.4, mask };
+            let (q, kv) = (values(3, batch * width), values(4, batch * keys * 2 * width));
+            let mut turned = Vec::new();
+            for (j, b) in (0..keys).flat_map(|j| (0..batch).map(move |b| (j, b))) {
+                turned.extend_from_slice(&kv[(b * keys + j) * 2 * width..][..2 * width]);
+            }
+            let (mut by_sequence, mut by_position) = (vec![0.0; batch * width], vec![0.0; batch * width]);
+            s.forward(&q, width, &kv, &kv[width..], 2 * width, &mut by_sequence, width);
+            s.forward_by_position(&q, width, &turned, &turned[width..], 2 * width, &mut by_position, width);
+            assert_eq!(by_sequence, by_position);
         }
     }
 

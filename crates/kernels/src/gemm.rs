@@ -7,19 +7,21 @@
 //! Products of a [`PackedMatrix`] in [`Precision::Bf16`] round both operands first; see there.
 
 use crate::buffer::Buffer;
-use crate::math;
-use crate::simd::{LANES, Lanes, kernel};
+use crate::simd::{Lanes, kernel};
 use std::cell::RefCell;
 use std::ops::Range;
 
 pub(crate) mod bf16;
+mod epilogue;
 pub(crate) mod pack;
 pub(crate) mod tile;
 
 pub use bf16::{Precision, bf16_unit};
+use epilogue::finish;
+pub use epilogue::{Activation, Combine, Epilogue};
 pub use pack::PackedMatrix;
 use pack::{KC, PANEL, TILE_VALUES, pack_tile};
-use tile::{MAX_ROWS, Next, PACE};
+use tile::{Job, MAX_ROWS, Next, PACE, Rows};
 
 /// How an operand of a product is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,94 +45,6 @@ impl Layout {
             len >= need,
             "{name}: {len} values, [{rows}, {cols}] with leading dimension {ld} takes {need}"
         );
-    }
-}
-
-/// Element-wise function of an epilogue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Activation {
-    /// `y = x`.
-    #[default]
-    Identity,
-    /// `x * Phi(x)` with the normal distribution function (the erf form).
-    Gelu,
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// `max(x, 0)`.
-    Relu,
-    /// `min(max(x, 0), 6)`.
-    Relu6,
-}
-
-/// How the result `y` meets what C holds.
-#[derive(Clone, Copy, Debug, Default)]
-pub enum Combine<'a> {
-    /// `C = y`.
-    #[default]
-    Store,
-    /// `C = C + y`: C holds the residual.
-    Add,
-    /// `C = C + gate * y` with one rounding (adaLN): row `r` of C uses row `r / group` of `gate`.
-    Gate {
-        /// Gate values, rows of at least N values `stride` apart.
-        gate: &'a [f32],
-        /// Distance between gate rows; 0 uses one row for all.
-        stride: usize,
-        /// Rows of C that share a gate row, at least 1.
-        group: usize,
-    },
-}
-
-/// What happens to a sum before it reaches C: `combine(activation(sum + bias))`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Epilogue<'a> {
-    /// `[N]` values added to every row.
-    pub bias: Option<&'a [f32]>,
-    /// Function applied after the bias.
-    pub activation: Activation,
-    /// How C takes the result.
-    pub combine: Combine<'a>,
-}
-
-impl<'a> Epilogue<'a> {
-    /// The plain product.
-    pub const NONE: Epilogue<'static> =
-        Epilogue { bias: None, activation: Activation::Identity, combine: Combine::Store };
-
-    /// Adds a bias `[N]`.
-    pub fn bias(bias: &'a [f32]) -> Self {
-        Self { bias: Some(bias), ..Self::NONE }
-    }
-
-    /// Applies `activation` after the bias.
-    pub fn activate(self, activation: Activation) -> Self {
-        Self { activation, ..self }
-    }
-
-    /// Adds the result to what C holds.
-    pub fn add(self) -> Self {
-        Self { combine: Combine::Add, ..self }
-    }
-
-    /// Adds the gated result to what C holds; see [`Combine::Gate`].
-    pub fn gate(self, gate: &'a [f32], stride: usize, group: usize) -> Self {
-        Self { combine: Combine::Gate { gate, stride, group }, ..self }
-    }
-
-    /// Whether C takes the result without its old values.
-    pub(crate) fn stores(&self) -> bool {
-        matches!(self.combine, Combine::Store)
-    }
-
-    fn check(&self, m: usize, n: usize) {
-        if let Some(bias) = self.bias {
-            assert!(bias.len() >= n, "bias: {} values for {n} columns", bias.len());
-        }
-        if let Combine::Gate { gate, stride, group } = self.combine {
-            assert!(group >= 1, "gate: group must be at least 1");
-            let need = m.saturating_sub(1) / group * stride + n;
-            assert!(gate.len() >= need, "gate: {} values, {m} rows of {n} take {need}", gate.len());
-        }
     }
 }
 
@@ -235,13 +149,14 @@ fn run<V: tile::Tile, const K_MAJOR: bool>(
     let tiles = m.div_ceil(V::ROWS);
     let most = (48 / blocks.max(1)).clamp(1, 32);
     let chunks = tiles.div_ceil(most);
+    let plain = epilogue.stores() && epilogue.activation == Activation::Identity;
     let block = |i: usize| ks.start + i * KC..ks.end.min(ks.start + (i + 1) * KC);
     for chunk in 0..chunks {
         let chunk = part(tiles, chunks, chunk);
         let packed = scratch.0.reserve(blocks * chunk.len() * TILE_VALUES);
         for (i, out) in packed.chunks_exact_mut(TILE_VALUES).enumerate() {
             let rows = part(m, tiles, chunk.start + i % chunk.len());
-            pack_tile(a, lda, layout, rows, block(i / chunk.len()), out);
+            pack_tile::<V>(a, lda, layout, rows, block(i / chunk.len()), out);
         }
         // With one block of K no accumulator waits: all tiles share one slot.
         let slots = if blocks == 1 { 1 } else { chunk.len() };
@@ -257,30 +172,43 @@ fn run<V: tile::Tile, const K_MAJOR: bool>(
                     if i == 0 && (resume || ks.is_empty()) {
                         start(rows.clone(), columns.clone(), c, ldc, resume, acc);
                     }
+                    let last = i + 1 >= blocks;
+                    // A plain tile goes to C as it is.
+                    let direct = last && plain && columns.len() == PANEL && !ks.is_empty();
                     if !ks.is_empty() {
                         let a = &packed[(i * chunk.len() + t) * TILE_VALUES..][..TILE_VALUES];
-                        // SAFETY: a packed tile, ks.len() <= KC rows of the panel, MAX_ROWS rows of acc.
+                        let c = &mut c[rows.start * ldc + columns.start..];
+                        assert!(c.len() >= (rows.len() - 1) * ldc + columns.len());
+                        // What follows in B is used next; the chunk's first tiles ask for it in turn.
+                        let row = t * ks.len().div_ceil(PACE);
+                        let ahead = if row < ks.len() { ks.len() + row } else { 0 };
+                        let next = Next {
+                            c: Rows { at: c.as_ptr(), stride: ldc, count: if last { rows.len() } else { 0 } },
+                            gate: if last { epilogue.gate_rows(&rows, columns.start) } else { Rows::NONE },
+                            b: b.as_ptr().wrapping_add(ahead * PANEL),
+                        };
+                        let bias = match epilogue.bias {
+                            Some(bias) if direct => bias[columns.clone()].as_ptr(),
+                            _ => std::ptr::null(),
+                        };
+                        let job = Job {
+                            k: ks.len(),
+                            a: a.as_ptr(),
+                            b: b.as_ptr(),
+                            from: if i == 0 && !resume { std::ptr::null() } else { acc.as_ptr() },
+                            to: if direct { c.as_mut_ptr() } else { acc.as_mut_ptr() },
+                            stride: if direct { ldc } else { PANEL },
+                            bias,
+                            next,
+                        };
+                        // SAFETY: a packed tile, ks.len() <= KC rows of the panel, MAX_ROWS rows of acc or this
+                        // tile's rows of C.
                         #[allow(unsafe_code)]
                         unsafe {
-                            let first = i == 0 && !resume;
-                            let c = c[rows.start * ldc + columns.start..].as_ptr();
-                            // What follows in B is used next; the chunk's first tiles ask for it in turn.
-                            let row = t * ks.len().div_ceil(PACE);
-                            let ahead = if row < ks.len() { ks.len() + row } else { 0 };
-                            let b_next = b.as_ptr().wrapping_add(ahead * PANEL);
-                            let next = Next { c, stride: ldc, b: b_next };
-                            V::run::<K_MAJOR>(
-                                rows.len(),
-                                ks.len(),
-                                a.as_ptr(),
-                                b.as_ptr(),
-                                acc.as_mut_ptr(),
-                                first,
-                                next,
-                            );
+                            V::run::<K_MAJOR>(rows.len(), &job);
                         }
                     }
-                    if i + 1 >= blocks {
+                    if last && !direct {
                         finish::<V>(rows, columns.clone(), acc, c, ldc, &epilogue);
                     }
                 }
@@ -298,45 +226,6 @@ fn start(rows: Range<usize>, columns: Range<usize>, c: &[f32], ldc: usize, resum
     }
     for (row, acc) in rows.zip(acc.chunks_exact_mut(PANEL)) {
         acc[..columns.len()].copy_from_slice(&c[row * ldc + columns.start..row * ldc + columns.end]);
-    }
-}
-
-/// The epilogue of one tile.
-#[inline(always)]
-pub(crate) fn finish<V: Lanes>(
-    rows: Range<usize>,
-    columns: Range<usize>,
-    acc: &[f32],
-    c: &mut [f32],
-    ldc: usize,
-    epilogue: &Epilogue,
-) {
-    for (row, acc) in rows.zip(acc.chunks_exact(PANEL)) {
-        let c = &mut c[row * ldc + columns.start..row * ldc + columns.end];
-        let bias = epilogue.bias.map(|bias| &bias[columns.clone()]);
-        let gate = match epilogue.combine {
-            Combine::Gate { gate, stride, group } => &gate[row / group * stride..][columns.clone()],
-            _ => &[],
-        };
-        let (acc, _) = acc.as_chunks::<LANES>();
-        for (j, (c, &acc)) in c.chunks_mut(LANES).zip(acc).enumerate() {
-            let y = V::load(&acc);
-            let lanes = j * LANES..j * LANES + c.len();
-            let y = if let Some(bias) = bias { y + load::<V>(&bias[lanes.clone()]) } else { y };
-            let y = match epilogue.activation {
-                Activation::Identity => y,
-                Activation::Gelu => math::gelu(y),
-                Activation::Silu => math::silu(y),
-                Activation::Relu => V::zero().max(y),
-                Activation::Relu6 => V::splat(6.0).min(V::zero().max(y)),
-            };
-            let y = match epilogue.combine {
-                Combine::Store => y,
-                Combine::Add => load::<V>(c) + y,
-                Combine::Gate { .. } => load::<V>(&gate[lanes]).mul_add(y, load::<V>(c)),
-            };
-            store(y, c);
-        }
     }
 }
 

@@ -74,17 +74,36 @@ kernel! {
         check_rows("x", x.len(), width);
         assert_eq!(x.len(), out.len(), "x and out differ in length");
         for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            let (mean, scale) = row_moments::<V>(x, eps);
-            let (mean, scale) = (V::splat(mean), V::splat(scale));
-            for (j, (x, out)) in x.chunks(LANES).zip(out.chunks_mut(LANES)).enumerate() {
-                let y = (load::<V>(x) - mean) * scale;
-                let at = j * LANES..j * LANES + x.len();
-                store(match affine {
-                    Some((gamma, beta)) => y.mul_add(load(&gamma[at.clone()]), load(&beta[at])),
-                    None => y,
-                }, out);
-            }
+            affine_row::<V>(x, eps, affine, out);
         }
+    }
+}
+
+/// LayerNorm of one row.
+#[inline(always)]
+fn affine_row<V: Lanes>(x: &[f32], eps: f32, affine: Option<(&[f32], &[f32])>, out: &mut [f32]) {
+    let (mean, scale) = row_moments::<V>(x, eps);
+    let (mean, scale) = (V::splat(mean), V::splat(scale));
+    for (j, (x, out)) in x.chunks(LANES).zip(out.chunks_mut(LANES)).enumerate() {
+        let y = (load::<V>(x) - mean) * scale;
+        let at = j * LANES..j * LANES + x.len();
+        let y = match affine {
+            Some((gamma, beta)) => y.mul_add(load(&gamma[at.clone()]), load(&beta[at])),
+            None => y,
+        };
+        store(y, out);
+    }
+}
+
+/// LayerNorm of one row, then `* (1 + scale) + shift`.
+#[inline(always)]
+fn modulated_row<V: Lanes>(x: &[f32], eps: f32, shift: &[f32], scale: &[f32], out: &mut [f32]) {
+    let (mean, norm) = row_moments::<V>(x, eps);
+    let (mean, norm) = (V::splat(mean), V::splat(norm));
+    let modulation = scale.chunks(LANES).zip(shift.chunks(LANES));
+    for ((x, out), (scale, shift)) in x.chunks(LANES).zip(out.chunks_mut(LANES)).zip(modulation) {
+        let y = (load::<V>(x) - mean) * norm;
+        store(y.mul_add(V::splat(1.0) + load(scale), load(shift)), out);
     }
 }
 
@@ -102,15 +121,29 @@ kernel! {
         assert_eq!(x.len(), out.len(), "x and out differ in length");
         assert!(group >= 1, "group must be at least 1");
         for (row, (x, out)) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
-            let (mean, norm) = row_moments::<V>(x, eps);
-            let (mean, norm) = (V::splat(mean), V::splat(norm));
-            let at = row / group * stride;
-            let (scale, shift) = (&scale[at..at + width], &shift[at..at + width]);
-            let modulation = scale.chunks(LANES).zip(shift.chunks(LANES));
-            for ((x, out), (scale, shift)) in x.chunks(LANES).zip(out.chunks_mut(LANES)).zip(modulation) {
-                let y = (load::<V>(x) - mean) * norm;
-                store(y.mul_add(V::splat(1.0) + load(scale), load(shift)), out);
-            }
+            let at = row / group * stride..row / group * stride + width;
+            modulated_row::<V>(x, eps, &shift[at.clone()], &scale[at], out);
+        }
+    }
+}
+
+kernel! {
+    /// [`layer_norm_modulated`] with a row of `scale` and `shift` for each row, then [`layer_norm`] with `affine`, in
+    /// one pass; `eps` are those of the first and the second norm, `once` holds one row in between.
+    ///
+    /// # Panics
+    /// If a slice does not fit its shape.
+    pub fn layer_norm_modulated_affine<V>(
+        x: &[f32], width: usize, eps: [f32; 2], shift: &[f32], scale: &[f32], stride: usize,
+        affine: (&[f32], &[f32]), once: &mut [f32], out: &mut [f32],
+    ) {
+        check_rows("x", x.len(), width);
+        assert_eq!(x.len(), out.len(), "x and out differ in length");
+        let once = &mut once[..width];
+        for (row, (x, out)) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
+            let at = row * stride..row * stride + width;
+            modulated_row::<V>(x, eps[0], &shift[at.clone()], &scale[at], once);
+            affine_row::<V>(once, eps[1], Some(affine), out);
         }
     }
 }
@@ -212,6 +245,29 @@ mod tests {
                 got,
                 (0..width).map(|j| y[j] * (1.0 + f64::from(scale[at + j])) + f64::from(shift[at + j])),
             );
+        }
+    }
+
+    #[test]
+    fn both_norms_in_one_pass_have_the_bits_of_one_after_the_other() {
+        let (rows, stride) = (5, 100);
+        for width in [24, 32, 7] {
+            let (x, gamma, beta) = (values(7, rows * width), values(8, width), values(9, width));
+            let (shift, scale) = (values(10, rows * stride), values(11, rows * stride));
+            let mut once = vec![0.0; x.len()];
+            layer_norm_modulated(&x, width, 1e-6, &shift, &scale, stride, 1, &mut once);
+            let mut expected = vec![0.0; x.len()];
+            layer_norm(&once, width, 1e-5, Some((&gamma, &beta)), &mut expected);
+            let got = same_bits(|| {
+                let (mut once, mut y) = (vec![0.0; width], vec![0.0; x.len()]);
+                let affine = (&gamma[..], &beta[..]);
+                let eps = [1e-6, 1e-5];
+                layer_norm_modulated_affine(
+                    &x, width, eps, &shift, &scale, stride, affine, &mut once, &mut y,
+                );
+                y
+            });
+            assert_eq!(got, expected);
         }
     }
 

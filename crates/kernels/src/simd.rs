@@ -42,6 +42,16 @@ pub(crate) trait Lanes:
     /// Sum in the fixed tree (i, i+8), (i, i+4), (i, i+2), (i, i+1).
     fn reduce_add(self) -> f32;
 
+    /// [`Self::reduce_add`] of each of sixteen.
+    #[inline(always)]
+    fn reduce_add_each(x: [Self; LANES]) -> Self {
+        let mut sums = [0.0; LANES];
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum = x.reduce_add();
+        }
+        Self::load(&sums)
+    }
+
     #[inline(always)]
     fn zero() -> Self {
         Self::splat(0.0)
@@ -70,6 +80,20 @@ pub(crate) trait Lanes:
         self.store(&mut lanes);
         lanes.iter().fold(f32::NEG_INFINITY, |m, &x| if m > x { m } else { x })
     }
+}
+
+/// Asks for the cache line of `at`.
+#[inline(always)]
+pub(crate) fn fetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing that the program can see, whatever its address.
+    #[allow(unsafe_code)]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// Instruction set of the running machine.

@@ -31,6 +31,10 @@ pub struct DinoWmConfig {
     pub action_width: usize,
     /// The transformer.
     pub predictor: PatchPredictorConfig,
+    /// Whether training predicts from predicted frames after the first, as planning does, instead of from given ones
+    /// (teacher forcing, as published).
+    #[serde(default)]
+    pub rollout: bool,
 }
 
 impl DinoWmConfig {
@@ -46,8 +50,17 @@ impl DinoWmConfig {
             head_width: 64,
             mlp: 2048,
             dropout: 0.1,
+            residual: false,
         };
-        Self { features: 384, proprio: 4, proprio_width: 10, action, action_width: 10, predictor }
+        Self {
+            features: 384,
+            proprio: 4,
+            proprio_width: 10,
+            action,
+            action_width: 10,
+            predictor,
+            rollout: false,
+        }
     }
 
     /// Channels that a prediction is scored on: features and proprioception.
@@ -175,14 +188,20 @@ impl DinoWm {
         self.predictor.forward(tokens, pass)
     }
 
-    /// Training loss over a clip of one frame more than the history: every frame is predicted from those before.
+    /// Training loss over a clip: every frame is predicted from those before, given ones (then a clip has at most one
+    /// frame more than the history) or, after the first, predicted ones.
     pub fn loss(&self, clip: Clip, pass: &mut Pass) -> Terms {
         let states = self.states(clip.features, clip.proprio); // [B, T, P, F + E]
         let [_, frames, _, width] = states.dims();
         let features = self.config.features;
         let steps = frames - 1;
-        let input = self.tokens(states.clone().narrow(1, 0, steps), clip.actions.narrow(1, 0, steps));
-        let predicted = self.predict(input, pass).narrow(3, 0, width); // [B, T - 1, P, F + E]
+        let actions = clip.actions.narrow(1, 0, steps);
+        let predicted = if self.config.rollout {
+            self.unroll(states.clone().narrow(1, 0, 1), actions, pass).narrow(1, 1, steps)
+        } else {
+            self.predict(self.tokens(states.clone().narrow(1, 0, steps), actions), pass)
+        };
+        let predicted = predicted.narrow(3, 0, width); // [B, T - 1, P, F + E]
         let target = states.narrow(1, 1, steps).detach();
         let part = |x: &Tensor<4>, from: usize, to: usize| x.clone().narrow(3, from, to - from);
         let error = |from, to| mse(part(&predicted, from, to), part(&target, from, to));
@@ -202,7 +221,11 @@ impl DinoWm {
     /// the action channels of the last are the predictor's own.
     #[must_use]
     pub fn rollout(&self, context: Tensor<4>, actions: Tensor<3>) -> Tensor<4> {
-        let mut pass = Pass::eval();
+        self.unroll(context, actions, &mut Pass::eval())
+    }
+
+    /// As [`Self::rollout`], in evaluation or training.
+    fn unroll(&self, context: Tensor<4>, actions: Tensor<3>, pass: &mut Pass) -> Tensor<4> {
         let (states, frames) = (context.dims()[3], self.config.predictor.frames);
         let [_, steps, _] = actions.dims();
         let action = |t: usize, n: usize| actions.clone().narrow(1, t, n);
@@ -210,7 +233,7 @@ impl DinoWm {
         let mut path = self.tokens(context, action(0, known));
         for end in known..=steps {
             let window = end.min(frames);
-            let next = self.predict(path.clone().narrow(1, end - window, window), &mut pass);
+            let next = self.predict(path.clone().narrow(1, end - window, window), pass);
             let next = next.narrow(1, window - 1, 1); // [N, 1, P, D]
             let next = match end < steps {
                 true => self.tokens(next.narrow(3, 0, states), action(end, 1)),

@@ -1,14 +1,17 @@
-//! Masked autoencoder (He et al. 2021, arXiv 2111.06377): how the built-in frozen encoder is trained.
+//! Masked autoencoder (after He et al. 2021, arXiv 2111.06377): how the built-in frozen encoder is trained.
 //!
-//! A ViT sees some patches of a frame; a small decoder gets its outputs, mask tokens elsewhere, and reconstructs all
-//! patches: `L = mean over patches and pixels of (decoded - normalised pixel)^2`. Unlike the paper's, the loss counts
-//! visible patches too: a feature is to tell where its own patch's edges lie, not only what its neighbours hide.
+//! A ViT turns a frame into features `z` `[P, D]`, each normalised to mean 0 and variance 1. A small decoder gets some of
+//! them, with Gaussian noise on top and mask tokens elsewhere, and reconstructs all patches:
+//! `L = mean over patches and pixels of (decoder(mask * (z + sigma e)) - normalised pixel)^2`.
+//!
+//! Unlike the paper's, the encoder sees the whole frame, as it will in use, and the mask lies on its features: any few of
+//! them have to tell the whole scene. The noise spends their limited range on what moves many pixels, so that the
+//! distance of two frames' features grows smoothly with the change of pose, which is what a planning cost needs.
 //! The encoder has a class token, so that its exported form is that of DINOv2 with layer scales of 1.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_nn::norm::LayerNorm;
 use worldbench_nn::params::from_vec;
 use worldbench_nn::vit::{Layer, VitConfig};
 use worldbench_nn::{Init, Params, Scope, ops};
@@ -26,8 +29,10 @@ pub struct MaeConfig {
     pub encoder: VitConfig,
     /// The decoder; its image and patch sides are the encoder's.
     pub decoder: VitConfig,
-    /// Patches of a frame that the encoder sees.
+    /// Features of a frame that the decoder sees.
     pub visible: usize,
+    /// Standard deviation of the noise on them, sigma.
+    pub noise: f64,
 }
 
 const EPS: f64 = 1e-6;
@@ -52,32 +57,37 @@ impl MaeConfig {
     }
 }
 
-/// Frames cut into patches, and which of them the encoder sees.
+/// Frames cut into patches, and what of their features the decoder sees.
 pub struct Masked {
     /// Normalised patches `[B, P, 3 p p]`, channel-major as in a convolution's weight.
     patches: Vec<f32>,
     /// Seen patches `[B, V]`, ascending.
     visible: Vec<usize>,
+    /// Noise on their features, `[B, V, D]`.
+    noise: Vec<f32>,
 }
 
 impl Masked {
-    /// Cuts RGB frames `[B, R, R, 3]` and draws what is seen, keyed by `seed`, `step` and the frame's place, the first
+    /// Cuts RGB frames `[B, R, R, 3]` and draws mask and noise, keyed by `seed`, `step` and the frame's place, the first
     /// being at `first`.
     #[must_use]
     pub fn new(config: &MaeConfig, frames: &[u8], first: usize, seed: u64, step: u64) -> Self {
         let (side, patch) = (config.encoder.image, config.encoder.patch);
         let count = config.patches();
         let mut patches = Vec::with_capacity(frames.len());
-        let mut visible = Vec::new();
+        let (mut visible, mut noise) = (Vec::new(), Vec::new());
         for (i, frame) in frames.chunks_exact(3 * side * side).enumerate() {
             cut(frame, side, patch, &mut patches);
             let mut order: Vec<usize> = (0..count).collect();
-            Stream::new(seed, "mae mask", &[step, (first + i) as u64]).shuffle(&mut order);
+            let mut stream = Stream::new(seed, "mae mask", &[step, (first + i) as u64]);
+            stream.shuffle(&mut order);
             order.truncate(config.visible);
             order.sort_unstable();
             visible.extend(order);
+            let values = config.visible * config.encoder.hidden;
+            noise.extend((0..values).map(|_| (stream.normal() * config.noise) as f32));
         }
-        Self { patches, visible }
+        Self { patches, visible, noise }
     }
 }
 
@@ -90,7 +100,6 @@ pub struct Mae {
     patch_weight: Tensor<4>,
     patch_bias: Tensor<1>,
     layers: Vec<Layer>,
-    norm: LayerNorm,
     mask: Tensor<2>,
     decoder: PatchDecoder,
 }
@@ -102,7 +111,7 @@ fn indices(values: impl Iterator<Item = usize>, device: &Device) -> Tensor<1, In
 }
 
 impl Mae {
-    /// Declares or binds the model. The encoder's keys begin with `encoder.` and `embeddings.`, or are `layernorm.*`.
+    /// Declares or binds the model. The encoder's keys begin with `encoder.` and `embeddings.`.
     pub fn build(scope: &mut Scope, config: &MaeConfig) -> Self {
         let (e, d) = (&config.encoder, &config.decoder);
         let tokens = config.patches() + 1;
@@ -117,7 +126,6 @@ impl Mae {
             ),
             patch_bias: scope.param(&format!("{patch}.bias"), [e.hidden], Init::Constant(0.0)),
             layers: (0..e.layers).map(|i| Layer::new(scope, &format!("encoder.layer.{i}"), e)).collect(),
-            norm: LayerNorm::new(scope, "layernorm", e.hidden, EPS),
             mask: scope.param("decoder.mask_token", [1, d.hidden], INIT),
             decoder: PatchDecoder::new(scope, "decoder", e.hidden, d),
             config: config.clone(),
@@ -127,39 +135,39 @@ impl Mae {
     /// Reconstruction loss `[1]`.
     #[must_use]
     pub fn loss(&self, frames: Masked, device: &Device) -> Tensor<1> {
-        let features = self.encode(&frames, device); // [B, V, D]
-        let decoded = self.decode(features, &frames, device); // [B, P, 3 p p]
-        let shape = decoded.dims();
-        mse(decoded, from_vec(frames.patches, shape, device))
+        let (count, len) = (self.config.patches(), self.config.patch_len());
+        let batch = frames.visible.len() / self.config.visible;
+        let patches = from_vec(frames.patches.clone(), [batch, count, len], device);
+        let features = self.encode(&patches); // [B, P, D]
+        mse(self.decode(features, &frames, device), patches)
     }
 
-    /// Features of the visible patches, `[B, V, D]`.
-    fn encode(&self, frames: &Masked, device: &Device) -> Tensor<3> {
-        let (seen, len, hidden) = (self.config.visible, self.config.patch_len(), self.config.encoder.hidden);
-        let (count, batch) = (self.config.patches(), frames.visible.len() / seen);
-        let mut visible = Vec::with_capacity(frames.visible.len() * len);
-        for (i, p) in frames.visible.iter().enumerate() {
-            let start = (i / seen * count + p) * len;
-            visible.extend_from_slice(&frames.patches[start..start + len]);
-        }
+    /// Features `[B, P, D]` of frames' patches `[B, P, 3 p p]`.
+    fn encode(&self, patches: &Tensor<3>) -> Tensor<3> {
+        let [batch, count, len] = patches.dims();
+        let hidden = self.config.encoder.hidden;
         let weight = self.patch_weight.clone().reshape([hidden, len]);
-        let visible = from_vec(visible, [batch, seen, len], device);
-        let tokens = ops::linear(visible, &weight, Some(&self.patch_bias)); // [B, V, D]
-        let table = self.positions.clone().reshape([count + 1, hidden]);
-        let places = table.clone().select(0, indices(frames.visible.iter().map(|p| p + 1), device));
-        let class = self.class.clone() + table.narrow(0, 0, 1).reshape([1, 1, hidden]);
-        let tokens = tokens + places.reshape([batch, seen, hidden]);
-        let mut x = Tensor::cat(vec![class.expand([batch, 1, hidden]), tokens], 1); // [B, 1 + V, D]
+        let tokens = ops::linear(patches.clone(), &weight, Some(&self.patch_bias)); // [B, P, D]
+        let class = self.class.clone().expand([batch, 1, hidden]);
+        let mut x = Tensor::cat(vec![class, tokens], 1) + self.positions.clone(); // [B, 1 + P, D]
         for layer in &self.layers {
             x = layer.forward(x, self.config.encoder.heads);
         }
-        self.norm.forward(x).narrow(1, 1, seen)
+        // No scale and no shift: a scale could outgrow the noise.
+        let device = x.device();
+        let (scale, shift) = (Tensor::ones([hidden], &device), Tensor::zeros([hidden], &device));
+        ops::layer_norm(x, &scale, &shift, EPS).narrow(1, 1, count)
     }
 
+    /// Patches `[B, P, 3 p p]` from what `frames` shows of the features.
     fn decode(&self, features: Tensor<3>, frames: &Masked, device: &Device) -> Tensor<3> {
-        let [batch, seen, _] = features.dims();
-        let (count, hidden) = (self.config.patches(), self.config.decoder.hidden);
-        let known = self.decoder.bridge(features).reshape([batch * seen, hidden]);
+        let [batch, count, width] = features.dims();
+        let (seen, hidden) = (self.config.visible, self.config.decoder.hidden);
+        let rows = frames.visible.iter().enumerate().map(|(i, p)| i / seen * count + p);
+        let shown = features.reshape([batch * count, width]).select(0, indices(rows, device));
+        let shown = shown + from_vec(frames.noise.clone(), [batch * seen, width], device);
+        let shown = shown.reshape([batch, seen, width]);
+        let known = self.decoder.bridge(shown).reshape([batch * seen, hidden]);
         // Row `batch * seen` is the mask token.
         let mut source = vec![batch * seen; batch * count];
         for (i, p) in frames.visible.iter().enumerate() {
@@ -193,6 +201,8 @@ pub fn encoder_tensors(config: &MaeConfig, params: &Params) -> Vec<(String, Vec<
             out.push((key, vec![hidden], vec![1.0; hidden]));
         }
     }
+    out.push(("layernorm.weight".into(), vec![hidden], vec![1.0; hidden]));
+    out.push(("layernorm.bias".into(), vec![hidden], vec![0.0; hidden]));
     out.push(("embeddings.mask_token".into(), vec![1, hidden], vec![0.0; hidden]));
     out
 }

@@ -9,19 +9,20 @@ use worldbench_kernels::gemm::{Epilogue, Layout, PackedMatrix, gemm};
 use worldbench_kernels::grad::softmax_backward;
 use worldbench_kernels::ops::softmax_rows;
 
-/// Gradients of queries, keys and values, each `[batch, T, heads * d]` like the inputs `qkv` and `dy`; `one` is the
-/// shape of a single sequence.
+/// Gradients of queries `[batch, T, heads * d]`, keys and values `[batch, S, heads * d]`, each like the inputs `qkv`, from
+/// `dy` like the queries; `one` is the shape of a single sequence.
 pub(crate) fn backward(one: &Attention, batch: usize, qkv: [&[f32]; 3], dy: &[f32]) -> [Vec<f32>; 3] {
     let width = one.heads * one.dim;
-    let size = one.queries * width;
-    let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; batch * size]);
-    let work = dq.par_chunks_mut(size).zip(dk.par_chunks_mut(size)).zip(dv.par_chunks_mut(size));
+    let sizes = [one.queries, one.keys, one.keys].map(|tokens| tokens * width);
+    let [mut dq, mut dk, mut dv] = sizes.map(|size| vec![0.0; batch * size]);
+    let [queries, keys, _] = sizes;
+    let work = dq.par_chunks_mut(queries).zip(dk.par_chunks_mut(keys)).zip(dv.par_chunks_mut(keys));
     work.enumerate().for_each_init(Scratch::default, |scratch, (i, ((dq, dk), dv))| {
         for head in 0..one.heads {
             let at = head * one.dim;
-            let part = i * size + at..(i + 1) * size;
-            let inputs = qkv.map(|x| (&x[part.clone()], width));
-            let grads = scratch.head(one, inputs, (&dy[part.clone()], width));
+            let [few, many] = [queries, keys].map(|size| i * size + at..(i + 1) * size);
+            let [q, k, v] = [&qkv[0][few.clone()], &qkv[1][many.clone()], &qkv[2][many]];
+            let grads = scratch.head(one, [(q, width), (k, width), (v, width)], (&dy[few], width));
             for (out, grad) in [&mut *dq, &mut *dk, &mut *dv].into_iter().zip(grads) {
                 scatter(grad, one.dim, &mut out[at..], width);
             }
@@ -74,12 +75,12 @@ fn transpose(x: &[f32], rows: usize, columns: usize, out: &mut [f32]) {
 #[derive(Default)]
 struct Scratch {
     packed: PackedMatrix,
-    /// Probabilities, their gradient, and that of the scores, `[T, T]`.
+    /// Probabilities, their gradient, and that of the scores, `[T, S]`.
     p: Vec<f32>,
     dp: Vec<f32>,
     ds: Vec<f32>,
     transposed: Vec<f32>,
-    /// Gradients of queries, keys and values, `[T, d]`.
+    /// Gradients of queries `[T, d]`, keys and values `[S, d]`.
     grads: [Vec<f32>; 3],
 }
 
@@ -96,29 +97,31 @@ fn product(
 }
 
 impl Scratch {
-    /// Gradients of one head of one sequence, `[T, d]` each. All inputs start at the head's first column and have their
-    /// own distance between rows.
+    /// Gradients of one head of one sequence, `[T, d]` or `[S, d]` each. All inputs start at the head's first column and
+    /// have their own distance between rows.
     fn head(&mut self, one: &Attention, [q, k, v]: [(&[f32], usize); 3], dy: (&[f32], usize)) -> [&[f32]; 3] {
-        let (t, d) = (one.queries, one.dim);
+        let (t, s, d) = (one.queries, one.keys, one.dim);
         let Self { packed, p, dp, ds, transposed, grads } = self;
-        for square in [&mut *p, &mut *dp, &mut *ds, &mut *transposed] {
-            square.resize(t * t, 0.0);
+        for scores in [&mut *p, &mut *dp, &mut *ds, &mut *transposed] {
+            scores.resize(t * s, 0.0);
         }
-        grads.iter_mut().for_each(|grad| grad.resize(t * d, 0.0));
         let [dq, dk, dv] = grads;
-        product(packed, [t, d, t], q, (k.0, k.1, Layout::Transposed), p);
-        for (i, row) in p.chunks_exact_mut(t).enumerate() {
-            let (seen, hidden) = row.split_at_mut(one.mask.seen(i, t));
+        for (grad, tokens) in [(&mut *dq, t), (&mut *dk, s), (&mut *dv, s)] {
+            grad.resize(tokens * d, 0.0);
+        }
+        product(packed, [t, d, s], q, (k.0, k.1, Layout::Transposed), p);
+        for (i, row) in p.chunks_exact_mut(s).enumerate() {
+            let (seen, hidden) = row.split_at_mut(one.mask.seen(i, s));
             softmax_rows(seen, seen.len(), one.scale);
             hidden.fill(0.0);
         }
-        product(packed, [t, d, t], dy, (v.0, v.1, Layout::Transposed), dp);
-        softmax_backward(p, dp, t, one.scale, ds);
-        product(packed, [t, t, d], (ds, t), (k.0, k.1, Layout::Normal), dq);
-        transpose(ds, t, t, transposed);
-        product(packed, [t, t, d], (transposed, t), (q.0, q.1, Layout::Normal), dk);
-        transpose(p, t, t, transposed);
-        product(packed, [t, t, d], (transposed, t), (dy.0, dy.1, Layout::Normal), dv);
+        product(packed, [t, d, s], dy, (v.0, v.1, Layout::Transposed), dp);
+        softmax_backward(p, dp, s, one.scale, ds);
+        product(packed, [t, s, d], (ds, s), (k.0, k.1, Layout::Normal), dq);
+        transpose(ds, t, s, transposed);
+        product(packed, [s, t, d], (transposed, t), (q.0, q.1, Layout::Normal), dk);
+        transpose(p, t, s, transposed);
+        product(packed, [s, t, d], (transposed, t), (dy.0, dy.1, Layout::Normal), dv);
         [dq, dk, dv].map(|grad| grad.as_slice())
     }
 }

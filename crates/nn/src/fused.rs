@@ -285,7 +285,7 @@ impl Operation<2> for LinearWithoutBias {
     }
 }
 
-/// Attention over `[B, T, heads * d]` queries, keys and values.
+/// Attention over `[B, T, heads * d]` queries and `[B, S, heads * d]` keys and values.
 #[derive(Clone, Debug)]
 pub(crate) struct Heads {
     pub heads: usize,
@@ -294,20 +294,22 @@ pub(crate) struct Heads {
 
 impl Heads {
     /// The shape of one sequence's attention, `width` values a token.
-    fn shape(&self, tokens: usize, width: usize) -> Attention {
+    fn shape(&self, [queries, keys]: [usize; 2], width: usize) -> Attention {
         let (heads, dim) = (self.heads, width / self.heads);
         let scale = 1.0 / (dim as f32).sqrt();
-        Attention { batch: 1, queries: tokens, keys: tokens, heads, dim, scale, mask: self.mask }
+        Attention { batch: 1, queries, keys, heads, dim, scale, mask: self.mask }
     }
 }
 
 impl Operation<3> for Heads {
     fn forward(&self, [q, k, v]: [Array; 3]) -> (Vec<f32>, Vec<usize>) {
-        let (width, one) = (q.width(), self.shape(q.shape[1], q.width()));
-        let size = one.queries * width;
+        let (width, one) = (q.width(), self.shape([q.shape[1], k.shape[1]], q.width()));
         let mut out = vec![0.0; q.values.len()];
-        par_rows_mut(&mut out, q.shape[0], size, |range, out| {
-            let [q, k, v] = [q, k, v].map(|x| &x.values[range.start * size..range.end * size]);
+        par_rows_mut(&mut out, q.shape[0], one.queries * width, |range, out| {
+            let [q, k, v] = [q, k, v].map(|x| {
+                let size = x.shape[1] * width;
+                &x.values[range.start * size..range.end * size]
+            });
             let shape = Attention { batch: range.len(), ..one };
             shape.forward(q, width, k, v, width, out, width);
         });
@@ -315,7 +317,7 @@ impl Operation<3> for Heads {
     }
 
     fn backward(&self, [q, k, v]: [Array; 3], dy: &[f32], _: [bool; 3]) -> [Vec<f32>; 3] {
-        let one = self.shape(q.shape[1], q.width());
+        let one = self.shape([q.shape[1], k.shape[1]], q.width());
         attention_grad::backward(&one, q.shape[0], [q.values, k.values, v.values], dy)
     }
 }
@@ -328,7 +330,7 @@ impl Operation<1> for JointHeads {
     fn forward(&self, [qkv]: [Array; 1]) -> (Vec<f32>, Vec<usize>) {
         let [batch, tokens, stride] = [0, 1, 2].map(|axis| qkv.shape[axis]);
         let width = stride / 3;
-        let one = self.0.shape(tokens, width);
+        let one = self.0.shape([tokens; 2], width);
         let mut out = vec![0.0; batch * tokens * width];
         par_rows_mut(&mut out, batch, tokens * width, |range, out| {
             let shape = Attention { batch: range.len(), ..one };
@@ -339,7 +341,7 @@ impl Operation<1> for JointHeads {
     }
 
     fn backward(&self, [qkv]: [Array; 1], dy: &[f32], _: [bool; 1]) -> [Vec<f32>; 1] {
-        let one = self.0.shape(qkv.shape[1], qkv.width() / 3);
+        let one = self.0.shape([qkv.shape[1]; 2], qkv.width() / 3);
         [attention_grad::backward_joint(&one, qkv.values, dy)]
     }
 }

@@ -10,6 +10,8 @@ mod attention_grad;
 pub mod blocks;
 pub mod device;
 mod fused;
+pub mod goal_predictor;
+pub mod mlp;
 pub mod norm;
 pub mod ops;
 pub mod optim;

@@ -39,8 +39,8 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: &Tensor<1>, bias: &Tenso
 
 /// Scaled dot-product attention, `softmax(q k^T / sqrt(d)) v` (Vaswani et al. 2017).
 ///
-/// All three are `[B, T, heads * d]`, heads side by side, and so is the result. `mask` says which
-/// positions one sees.
+/// Queries are `[B, T, heads * d]`, heads side by side, and so is the result; keys and values `[B, S, heads * d]`, where S
+/// may differ from T if there is no mask. `mask` says which positions one sees.
 #[must_use]
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, mask: Mask) -> Tensor<3> {
     let inputs = [input(&q), input(&k), input(&v)];
@@ -83,7 +83,7 @@ pub mod plain {
         centred / (variance + eps).sqrt()
     }
 
-    /// As [`super::attention`]; `drop` acts on the probabilities `[B, heads, T, T]`.
+    /// As [`super::attention`]; `drop` acts on the probabilities `[B, heads, T, S]`.
     #[must_use]
     pub fn attention(
         q: Tensor<3>,
@@ -94,9 +94,12 @@ pub mod plain {
         drop: impl FnOnce(Tensor<4>) -> Tensor<4>,
     ) -> Tensor<3> {
         let [batch, tokens, width] = q.dims();
-        let split = |x: Tensor<3>| x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2);
+        let split = |x: Tensor<3>| {
+            let tokens = x.dims()[1];
+            x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)
+        };
         let scale = 1.0 / ((width / heads) as f64).sqrt();
-        let mut scores = (split(q) * scale).matmul(split(k).swap_dims(2, 3)); // [B, heads, T, T]
+        let mut scores = (split(q) * scale).matmul(split(k).swap_dims(2, 3)); // [B, heads, T, S]
         if mask != Mask::Full {
             let device = scores.device();
             scores = scores + hidden(mask, tokens, &device);
@@ -191,6 +194,16 @@ mod tests {
             same(&fused, &plain);
             let joint = |q, k, v| self_attention(Tensor::cat(vec![q, k, v], 2), 3, mask);
             same(&run(q, k, v, joint), &plain);
+        }
+    }
+
+    #[test]
+    fn queries_may_be_more_or_fewer_than_keys() {
+        for (queries, keys) in [(1, 40), (48, 16), (3, 5)] {
+            let (q, [k, v]) = (leaf([2, queries, 24], 1), [2, 3].map(|key| leaf([2, keys, 24], key)));
+            let fused = run(q.clone(), k.clone(), v.clone(), |q, k, v| attention(q, k, v, 3, Mask::Full));
+            let plain = run(q, k, v, |q, k, v| plain::attention(q, k, v, 3, Mask::Full, |p| p));
+            same(&fused, &plain);
         }
     }
 

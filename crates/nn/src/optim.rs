@@ -121,6 +121,17 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f32 {
     (max_norm / (norm + 1e-6)).min(1.0) as f32
 }
 
+/// Moves `target` towards `online` by the exponential moving average with rate `rate` in [0, 1]:
+/// `target = (1 - rate) target + rate online`. Values beyond the shorter of the two stay.
+pub fn ema(target: &mut [f32], online: &[f32], rate: f64) {
+    let (keep, rate) = ((1.0 - rate) as f32, rate as f32);
+    target.par_chunks_mut(CHUNK).zip(online.par_chunks(CHUNK)).for_each(|(target, online)| {
+        for (t, o) in target.iter_mut().zip(online) {
+            *t = *t * keep + o * rate;
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

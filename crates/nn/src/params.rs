@@ -84,8 +84,27 @@ impl Params {
         device: &Device,
         build: impl FnOnce(&mut Scope) -> M,
     ) -> Result<(M, Leaves), Error> {
+        self.bound(device, device.is_autodiff(), build)
+    }
+
+    /// As [`Params::bind`] with constants in place of leaves: gradients flow through the model to its inputs, not into
+    /// its parameters. For target networks, and for a network that another one is trained against.
+    ///
+    /// # Errors
+    /// As for [`Params::bind`].
+    pub fn bind_frozen<M>(&self, device: &Device, build: impl FnOnce(&mut Scope) -> M) -> Result<M, Error> {
+        self.bound(device, false, build).map(|(model, _)| model)
+    }
+
+    fn bound<M>(
+        &self,
+        device: &Device,
+        differentiable: bool,
+        build: impl FnOnce(&mut Scope) -> M,
+    ) -> Result<(M, Leaves), Error> {
         let leaves = vec![None; self.entries.len()];
-        let mut scope = Scope { source: Source::Bind(self), device: device.clone(), leaves, error: None };
+        let source = Source::Bind { params: self, differentiable };
+        let mut scope = Scope { source, device: device.clone(), leaves, error: None };
         let model = build(&mut scope);
         match scope.error {
             Some(error) => Err(error),
@@ -172,7 +191,7 @@ fn fill(out: &mut [f32], init: Init, stream: &mut Stream) {
 
 enum Source<'a> {
     Declare(&'a mut Params, u64),
-    Bind(&'a Params),
+    Bind { params: &'a Params, differentiable: bool },
 }
 
 /// What a model's `build` function asks for its tensors.
@@ -206,13 +225,13 @@ impl Scope<'_> {
     }
 
     fn tensor<const D: usize>(&mut self, key: &str, shape: [usize; D], kind: Kind, init: Init) -> Tensor<D> {
-        let params = match &mut self.source {
+        let (params, differentiable) = match &mut self.source {
             Source::Declare(params, seed) => {
                 params.declare(key, &shape, kind, init, *seed);
                 // Nobody computes with a model under declaration: the shape is all that matters.
                 return Tensor::zeros(shape, &self.device);
             }
-            Source::Bind(params) => *params,
+            Source::Bind { params, differentiable } => (*params, *differentiable),
         };
         let found = params.index.get(key).map(|&i| (i, &params.entries[i]));
         let Some((i, entry)) = found.filter(|(_, e)| e.shape == shape && e.kind == kind) else {
@@ -224,7 +243,7 @@ impl Scope<'_> {
         let store = if trainable { &params.values } else { &params.buffers };
         let values = store[entry.range.clone()].to_vec();
         let mut flat = Tensor::<1>::from_data(TensorData::new(values, [entry.range.len()]), &self.device);
-        if trainable && self.device.is_autodiff() {
+        if trainable && differentiable {
             flat = flat.require_grad();
             self.leaves[i] = Some(flat.clone());
         }

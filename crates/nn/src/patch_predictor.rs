@@ -7,7 +7,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::{BlockSizes, FeedForward, SelfAttention};
+use crate::blocks::{BlockSizes, FeedForward, Linear, SelfAttention};
 use crate::norm::LayerNorm;
 use crate::ops::Mask;
 use crate::{Init, Pass, Scope};
@@ -30,6 +30,10 @@ pub struct PatchPredictorConfig {
     pub mlp: usize,
     /// Dropout probability, in [0, 1).
     pub dropout: f64,
+    /// Whether the network predicts the change of each frame by a linear layer after its last norm, which starts at 0,
+    /// instead of the next frame by the norm's output. The published one does not.
+    #[serde(default)]
+    pub residual: bool,
 }
 
 const EPS: f64 = 1e-5;
@@ -41,6 +45,7 @@ pub struct PatchPredictor {
     positions: Tensor<3>,
     blocks: Vec<(SelfAttention, FeedForward)>,
     norm: LayerNorm,
+    change: Option<Linear>,
 }
 
 impl PatchPredictor {
@@ -58,6 +63,10 @@ impl PatchPredictor {
             positions: scope.param(&positions, [1, frames * patches, width], Init::Normal(1.0)),
             blocks: (0..config.depth).map(|i| block(scope, i)).collect(),
             norm: LayerNorm::new(scope, &format!("{key}.transformer.norm"), width, EPS),
+            change: config.residual.then(|| {
+                let zero = Init::Constant(0.0);
+                Linear::with_init(scope, &format!("{key}.change"), [width, width], zero, zero)
+            }),
             config,
         }
     }
@@ -66,12 +75,18 @@ impl PatchPredictor {
     pub fn forward(&self, tokens: Tensor<4>, pass: &mut Pass) -> Tensor<4> {
         let [batch, frames, patches, width] = tokens.dims();
         let rows = frames * patches;
-        let mut x = tokens.reshape([batch, rows, width]) + self.positions.clone().narrow(1, 0, rows);
+        let tokens = tokens.reshape([batch, rows, width]);
+        let mut x = tokens.clone() + self.positions.clone().narrow(1, 0, rows);
         let mask = Mask::Causal(self.config.patches);
         for (attention, feed) in &self.blocks {
             x = attention.forward(x.clone(), mask, pass) + x; // [B, T P, D]
             x = feed.forward(x.clone(), pass) + x;
         }
-        self.norm.forward(x).reshape([batch, frames, patches, width])
+        let x = self.norm.forward(x);
+        let next = match &self.change {
+            Some(change) => tokens + change.forward(x),
+            None => x,
+        };
+        next.reshape([batch, frames, patches, width])
     }
 }

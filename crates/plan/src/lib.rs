@@ -15,6 +15,7 @@ mod mppi_pldm;
 mod normaliser;
 pub mod objective;
 pub mod parity;
+mod policy;
 mod predictive;
 mod search;
 mod solver;
@@ -29,6 +30,7 @@ pub use mppi::{Mppi, TemperatureUnit};
 pub use mppi_pldm::MppiPldm;
 pub use normaliser::ActionNormaliser;
 pub use objective::{Objective, Part, Reduction, Steps};
+pub use policy::GoalPolicy;
 pub use predictive::PredictiveSampling;
 pub use solver::{
     Chunked, Cost, FixedNoise, Iteration, IterationStats, KeyedNoise, NoiseSource, Shape, Solution, Solver,

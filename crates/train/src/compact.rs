@@ -4,12 +4,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
-use worldbench_data::{Batch, EpisodeView, FrameSource, Split, Store};
+use worldbench_data::{Batch, EpisodeView, FrameSource, FrameSpec, Split, Store};
 use worldbench_models::compact::{
-    self, ACTION, CompactConfig, CompactModel, CompactNet, Normalisation, PROPRIO, Whitener, Workers,
+    self, ACTION, CompactConfig, CompactEncoder, CompactModel, CompactNet, Encoder, EncoderConfig,
+    Normalisation, PROPRIO, ParamTable, Whitener, Workers,
 };
 
 use crate::checkpoint::{self, Tensor, Tensors};
+use crate::config::compact_frame;
 use crate::{Learner, Method, Metrics, ModelConfig, TrainConfig, TrainError};
 
 /// Key of the frame that is subtracted from every other.
@@ -55,7 +57,7 @@ impl CompactLearner {
         let actions = whitener(model.action_block, store, &split.train)?;
         let normalisation = Normalisation { actions, proprio_mean, proprio_std };
         let mut net = CompactNet::new(model);
-        net.encoder.background = median_frame(&config.model, store, &split.train)?;
+        net.encoder.background = median_frame(compact_frame(model), store, &split.train)?;
         let hidden = model.encoder.normed();
         let mut running = vec![0.0; 2 * hidden];
         running[hidden..].fill(1.0);
@@ -102,16 +104,77 @@ impl CompactLearner {
     }
 
     fn frame_shape(&self) -> Vec<usize> {
-        let side = self.net.config.encoder.resolution;
-        vec![side, side, 3]
+        frame_shape(&self.net.config.encoder)
     }
+}
 
-    fn keys(&self) -> Vec<(String, Vec<usize>)> {
-        let hidden = self.net.config.encoder.normed();
-        let params = self.net.table.params().iter().map(|p| (p.name.clone(), p.shape.clone()));
-        let running = RUNNING.map(|key| (key.to_string(), vec![hidden]));
-        params.chain(running).chain([(BACKGROUND.into(), self.frame_shape())]).collect()
+fn frame_shape(config: &EncoderConfig) -> Vec<usize> {
+    vec![config.resolution, config.resolution, 3]
+}
+
+/// Keys and shapes of the tensors of `table`, then of the encoder's statistics and background.
+fn keys(table: &ParamTable, config: &EncoderConfig) -> Vec<(String, Vec<usize>)> {
+    let params = table.params().iter().map(|p| (p.name.clone(), p.shape.clone()));
+    let running = RUNNING.map(|key| (key.to_string(), vec![config.normed()]));
+    params.chain(running).chain([(BACKGROUND.into(), frame_shape(config))]).collect()
+}
+
+/// Takes the tensors of `table`, the statistics and the background; the rest as [`checkpoint::assign`].
+fn assign(
+    path: &Path,
+    tensors: Tensors,
+    (table, encoder): (&ParamTable, &mut Encoder),
+    [params, running]: [&mut [f32]; 2],
+) -> Result<String, TrainError> {
+    let ranges: Vec<_> = table.params().iter().map(|p| p.range.clone()).collect();
+    let (hidden, keys) = (encoder.config.normed(), keys(table, &encoder.config));
+    checkpoint::assign(path, tensors, &keys, |i, values| match ranges.get(i) {
+        Some(range) => params[range.clone()].copy_from_slice(&values),
+        None if i < ranges.len() + RUNNING.len() => {
+            running[(i - ranges.len()) * hidden..][..hidden].copy_from_slice(&values);
+        }
+        None => encoder.background = values,
+    })
+}
+
+/// Size and tensors of the encoder in the compact checkpoint `directory`.
+///
+/// # Errors
+/// When there is no such checkpoint.
+pub(crate) fn encoder_tensors(directory: &Path) -> Result<(EncoderConfig, Tensors), TrainError> {
+    let saved = read_config(directory)?;
+    let (mut tensors, _) = checkpoint::read_tensors(&directory.join("model.safetensors"))?;
+    tensors.retain(|key, _| key.starts_with("encoder."));
+    Ok((saved.model.encoder, tensors))
+}
+
+/// The encoder that `tensors`, read from `path`, make.
+///
+/// # Errors
+/// Names every missing, unexpected and misshapen key.
+pub(crate) fn encoder_of(
+    path: &Path,
+    config: &EncoderConfig,
+    tensors: Tensors,
+) -> Result<CompactEncoder, TrainError> {
+    let (mut encoder, table) = CompactEncoder::declare(config);
+    let (mut params, mut running) = (vec![0.0; table.len()], vec![0.0; 2 * config.normed()]);
+    assign(path, tensors, (&table, &mut encoder), [&mut params, &mut running])?;
+    Ok(CompactEncoder::new(encoder, &params, &running))
+}
+
+fn read_config(directory: &Path) -> Result<Saved, TrainError> {
+    let path = directory.join("config.toml");
+    let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+    let saved: Saved = crate::saved(&text).map_err(|e| TrainError::Checkpoint {
+        path: path.clone(),
+        problem: format!("{}; it is not the config.toml of a compact checkpoint", e.message()),
+    })?;
+    if saved.architecture == "compact" {
+        return Ok(saved);
     }
+    let problem = format!("architecture `{}` is not known; known: compact", saved.architecture);
+    Err(TrainError::Checkpoint { path, problem })
 }
 
 /// First rows of the whole action blocks of `episodes`, with their views.
@@ -166,8 +229,7 @@ pub(crate) fn moments(
 }
 
 /// Per-pixel median of frames spread over `episodes`, [R, R, 3]: what does not move.
-fn median_frame(config: &ModelConfig, store: &Store, episodes: &[usize]) -> Result<Vec<f32>, TrainError> {
-    let spec = config.frame();
+fn median_frame(spec: FrameSpec, store: &Store, episodes: &[usize]) -> Result<Vec<f32>, TrainError> {
     let bytes = spec.resolution * spec.resolution * 3;
     let mut source = FrameSource::new(spec);
     let mut frames = vec![0; BACKGROUND_FRAMES * bytes];
@@ -238,16 +300,9 @@ impl Learner for CompactLearner {
     }
 
     fn restore(&mut self, tensors: Tensors) -> Result<String, TrainError> {
-        let hidden = self.net.config.encoder.normed();
-        let keys = self.keys();
-        let ranges: Vec<_> = self.net.table.params().iter().map(|p| p.range.clone()).collect();
-        checkpoint::assign(Path::new("model.safetensors"), tensors, &keys, |i, values| match ranges.get(i) {
-            Some(range) => self.params[range.clone()].copy_from_slice(&values),
-            None if i < ranges.len() + RUNNING.len() => {
-                self.running[(i - ranges.len()) * hidden..][..hidden].copy_from_slice(&values);
-            }
-            None => self.net.encoder.background = values,
-        })
+        let CompactNet { table, encoder, .. } = &mut self.net;
+        let into = [&mut self.params[..], &mut self.running[..]];
+        assign(Path::new("model.safetensors"), tensors, (&*table, encoder), into)
     }
 
     fn config(&self) -> toml::Table {
@@ -281,16 +336,7 @@ fn metrics(m: &compact::Metrics) -> Metrics {
 /// # Errors
 /// Names the file and the key that is wrong.
 pub fn load(directory: &Path) -> Result<(CompactModel, Method, String), TrainError> {
-    let path = directory.join("config.toml");
-    let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-    let saved: Saved = crate::saved(&text).map_err(|e| TrainError::Checkpoint {
-        path: path.clone(),
-        problem: format!("{}; it is not the config.toml of a compact checkpoint", e.message()),
-    })?;
-    if saved.architecture != "compact" {
-        let problem = format!("architecture `{}` is not known; known: compact", saved.architecture);
-        return Err(TrainError::Checkpoint { path, problem });
-    }
+    let saved = read_config(directory)?;
     let net = CompactNet::new(&saved.model);
     let hidden = saved.model.encoder.normed();
     let params = vec![0.0; net.table.len()];

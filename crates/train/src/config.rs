@@ -1,10 +1,12 @@
 //! Training configuration and its presets.
 
+use std::path::{Path, PathBuf};
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use worldbench_data::{FrameSpec, WindowSpec};
 use worldbench_env::raster::Filter;
-use worldbench_models::compact::{CompactConfig, CompactNet};
+use worldbench_models::compact::CompactConfig;
 use worldbench_models::mae::MaeConfig;
 
 use worldbench_nn::schedule::Schedule;
@@ -12,6 +14,7 @@ use worldbench_nn::schedule::Schedule;
 use crate::TrainError;
 use crate::dino_wm::DinoWmTraining;
 use crate::full::FullConfig;
+use crate::goal::{GoalEncoder, GoalTraining};
 
 /// The method, which decides what keeps the embedding from collapsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,14 @@ pub enum Method {
     Lewm,
     /// Dynamics of a frozen encoder's patch features (arXiv 2411.04983).
     DinoWm,
+    /// Goal-conditioned behavioural cloning (arXiv 1912.06088).
+    Gcbc,
+    /// Inverse soft Q-learning (arXiv 2106.12142).
+    IqLearn,
+    /// Goal-conditioned implicit Q-learning (arXiv 2110.06169).
+    Gciql,
+    /// Goal-conditioned implicit V-learning (arXiv 2410.20092).
+    Gcivl,
     /// Masked autoencoding: makes a frozen encoder, not a world model.
     Mae,
 }
@@ -35,6 +46,10 @@ impl Method {
             Self::Pldm => "pldm",
             Self::Lewm => "lewm",
             Self::DinoWm => "dino-wm",
+            Self::Gcbc => "gcbc",
+            Self::IqLearn => "iq-learn",
+            Self::Gciql => "gciql",
+            Self::Gcivl => "gcivl",
             Self::Mae => "mae",
         }
     }
@@ -44,6 +59,7 @@ impl Method {
         let known: &[&str] = match self {
             Self::Pldm | Self::Lewm => &["compact", "full"],
             Self::DinoWm => &["dino-wm"],
+            Self::Gcbc | Self::IqLearn | Self::Gciql | Self::Gcivl => &["goal-policy"],
             Self::Mae => &["mae"],
         };
         if known.contains(&architecture) {
@@ -64,6 +80,8 @@ pub enum ModelConfig {
     Full(FullConfig),
     /// Predictor on frozen features.
     DinoWm(DinoWmTraining),
+    /// Policy on frozen features.
+    GoalPolicy(GoalTraining),
     /// Masked autoencoder.
     Mae(MaeConfig),
 }
@@ -76,22 +94,26 @@ impl<'de> Deserialize<'de> for ModelConfig {
             Some("compact") => table.try_into().map(Self::Compact).map_err(D::Error::custom),
             Some("full") => table.try_into().map(Self::Full).map_err(D::Error::custom),
             Some("dino-wm") => table.try_into().map(Self::DinoWm).map_err(D::Error::custom),
+            Some("goal-policy") => table.try_into().map(Self::GoalPolicy).map_err(D::Error::custom),
             Some("mae") => table.try_into().map(Self::Mae).map_err(D::Error::custom),
-            _ => Err(D::Error::custom("architecture must be \"compact\", \"full\", \"dino-wm\" or \"mae\"")),
+            _ => Err(D::Error::custom(
+                "architecture must be \"compact\", \"full\", \"dino-wm\", \"goal-policy\" or \"mae\"",
+            )),
         }
     }
 }
 
 impl ModelConfig {
-    /// Size of the frames and how they are made.
+    /// Size of the frames that batches hold and how they are made; none for a policy, which reads frozen features.
     #[must_use]
-    pub fn frame(&self) -> FrameSpec {
-        match self {
-            Self::Compact(c) => FrameSpec { resolution: c.encoder.resolution, filter: Filter::Area },
+    pub fn frame(&self) -> Option<FrameSpec> {
+        Some(match self {
+            Self::Compact(c) => compact_frame(c),
             Self::Full(c) => FrameSpec { resolution: c.network.encoder.image, filter: Filter::Linear },
             Self::DinoWm(c) => c.frame(),
-            Self::Mae(c) => FrameSpec { resolution: c.encoder.image, filter: Filter::Linear },
-        }
+            Self::GoalPolicy(_) => return None,
+            Self::Mae(c) => FrameSpec { resolution: c.encoder.image, filter: Filter::Area },
+        })
     }
 
     /// Environment steps of one action block.
@@ -101,7 +123,7 @@ impl ModelConfig {
             Self::Compact(c) => c.action_block,
             Self::Full(c) => c.action_block,
             Self::DinoWm(c) => c.action_block,
-            Self::Mae(_) => 1,
+            Self::GoalPolicy(_) | Self::Mae(_) => 1,
         }
     }
 
@@ -111,6 +133,7 @@ impl ModelConfig {
         match self {
             Self::Compact(c) => c.proprio,
             Self::DinoWm(c) => c.network.proprio > 0,
+            Self::GoalPolicy(c) => c.proprio,
             Self::Full(_) | Self::Mae(_) => false,
         }
     }
@@ -128,6 +151,7 @@ impl ModelConfig {
             Self::Compact(_) => "compact",
             Self::Full(_) => "full",
             Self::DinoWm(_) => "dino-wm",
+            Self::GoalPolicy(_) => "goal-policy",
             Self::Mae(_) => "mae",
         }
     }
@@ -141,6 +165,9 @@ pub struct TrainConfig {
     pub method: Method,
     /// Seed of weights, order of the data and random directions.
     pub seed: u64,
+    /// A run or checkpoint directory whose weights training starts from, instead of random ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Optimiser steps.
     pub steps: u64,
     /// Windows of a batch.
@@ -149,7 +176,7 @@ pub struct TrainConfig {
     /// are those of each single one.
     #[serde(default = "one")]
     pub accumulate: u64,
-    /// Frames of a window, `action_block` environment steps apart.
+    /// Frames of a window, `action_block` environment steps apart; of a policy: the frames that it looks back over.
     pub frames: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
@@ -193,6 +220,12 @@ fn validate_every() -> u64 {
 }
 
 impl TrainConfig {
+    /// Starts from the weights in `directory`, if one is given.
+    #[must_use]
+    pub fn beginning_with(self, directory: Option<&Path>) -> Self {
+        Self { init: directory.map(Path::to_path_buf).or(self.init), ..self }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
@@ -207,7 +240,8 @@ impl TrainConfig {
         }
         self.method.check(self.model.architecture()).map_err(TrainError::Config)?;
         let stills = self.method == Method::Mae;
-        if stills != (self.frames == 1) {
+        let policy = matches!(self.model, ModelConfig::GoalPolicy(_));
+        if !policy && stills != (self.frames == 1) {
             let needed = if stills { "exactly 1" } else { "at least 2, to have something to predict" };
             return fail(format!("frames = {} must be {needed}", self.frames));
         }
@@ -230,26 +264,37 @@ impl TrainConfig {
             ModelConfig::Compact(model) => check_compact(model),
             ModelConfig::Full(model) => model.check(self.frames),
             ModelConfig::DinoWm(model) => model.check(self.frames),
+            ModelConfig::GoalPolicy(model) => model.check(self.method, self.frames),
             ModelConfig::Mae(model) => crate::pretrain::check(model),
         }
     }
 
-    /// Number of trained parameters.
-    #[must_use]
-    pub fn parameters(&self) -> usize {
-        match &self.model {
-            ModelConfig::Compact(model) => CompactNet::new(model).table.len(),
-            ModelConfig::Full(model) => model.parameters(self.method),
-            ModelConfig::DinoWm(model) => model.init(0).count(),
-            ModelConfig::Mae(model) => model.init(0).count(),
+    /// The configuration without what may change between two sittings of one run: where an encoder lies, whose weights are
+    /// part of the run.
+    pub(crate) fn identity(&self) -> Self {
+        let mut same = self.clone();
+        if let ModelConfig::GoalPolicy(GoalTraining { encoder: GoalEncoder::Compact(source), .. }) =
+            &mut same.model
+        {
+            source.checkpoint.clear();
         }
+        same
     }
 
     /// The clips that training sees.
     #[must_use]
     pub fn window_spec(&self) -> WindowSpec {
-        WindowSpec { num_steps: self.frames, frameskip: self.model.action_block() }
+        let num_steps = match &self.model {
+            ModelConfig::GoalPolicy(model) => crate::goal::clip_rows(self.frames, model.chunk),
+            _ => self.frames,
+        };
+        WindowSpec { num_steps, frameskip: self.model.action_block() }
     }
+}
+
+/// Frames of a compact model.
+pub(crate) fn compact_frame(model: &CompactConfig) -> FrameSpec {
+    FrameSpec { resolution: model.encoder.resolution, filter: Filter::Area }
 }
 
 fn check_compact(model: &CompactConfig) -> Result<(), TrainError> {

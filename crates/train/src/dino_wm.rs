@@ -29,7 +29,7 @@ use crate::checkpoint::{self, Tensor, Tensors};
 use crate::compact::{moments, whitener};
 use crate::import::beside;
 use crate::shards::Shards;
-use crate::{Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
+use crate::{Group, Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
 
 /// How action blocks are normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,9 +97,11 @@ impl DinoWmTraining {
                 ));
             }
         }
-        if steps - 1 > predictor.frames {
+        if steps - 1 > predictor.frames && !network.rollout {
             let most = predictor.frames + 1;
-            return fail(format!("frames = {steps}: model.network.predictor.frames leaves room for {most}"));
+            return fail(format!(
+                "frames = {steps}: model.network.predictor.frames leaves room for {most} unless model.network.rollout = true"
+            ));
         }
         Ok(())
     }
@@ -113,7 +115,8 @@ impl DinoWmTraining {
     /// Size of the frames and how they are made.
     #[must_use]
     pub fn frame(&self) -> FrameSpec {
-        FrameSpec { resolution: self.encoder.image, filter: Filter::Linear }
+        let filter = if self.encoder.name.area_filter() { Filter::Area } else { Filter::Linear };
+        FrameSpec { resolution: self.encoder.image, filter }
     }
 
     /// The encoder, held against what the predictor expects.
@@ -385,10 +388,11 @@ impl Learner for DinoWmLearner {
         &mut self.params.values
     }
 
-    fn groups(&self) -> Vec<Range<usize>> {
+    fn groups(&self, _: u64, steps: u64) -> Vec<Group> {
         let decoder = self.params.group(DECODER);
         let world = 0..if decoder.is_empty() { self.params.count() } else { decoder.start };
-        [world, decoder].into_iter().filter(|group| !group.is_empty()).collect()
+        let spans = [world, decoder].into_iter().filter(|span| !span.is_empty());
+        spans.map(|span| Group { span, begun: 0, steps }).collect()
     }
 
     fn step(&mut self, batch: &Batch, step: u64, grads: &mut [f32]) -> Result<Metrics, TrainError> {

@@ -22,7 +22,7 @@ use worldbench_nn::{Leaves, Params, Pass, Scope};
 use worldbench_plan::ActionNormaliser;
 
 use crate::checkpoint::{self, Tensor, Tensors};
-use crate::{Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
+use crate::{Group, Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
 
 /// Keys of the inverse dynamics head begin with this.
 const IDM: &str = "idm.";
@@ -88,12 +88,6 @@ impl FullConfig {
 
     fn lewm(&self) -> LewmConfig {
         LewmConfig { network: self.network, sigreg: self.sigreg }
-    }
-
-    /// Number of trained parameters, the inverse dynamics head included.
-    #[must_use]
-    pub fn parameters(&self, method: Method) -> usize {
-        self.init(method, 0).count()
     }
 
     fn init(&self, method: Method, seed: u64) -> Params {
@@ -210,11 +204,12 @@ impl Learner for FullLearner {
         &mut self.params.values
     }
 
-    fn groups(&self) -> Vec<std::ops::Range<usize>> {
+    fn groups(&self, _: u64, steps: u64) -> Vec<Group> {
         // Declared last, so what comes before is the model.
         let idm = self.params.group(IDM);
         let model = 0..if idm.is_empty() { self.params.count() } else { idm.start };
-        [model, idm].into_iter().filter(|group| !group.is_empty()).collect()
+        let spans = [model, idm].into_iter().filter(|span| !span.is_empty());
+        spans.map(|span| Group { span, begun: 0, steps }).collect()
     }
 
     fn step(&mut self, batch: &Batch, step: u64, grads: &mut [f32]) -> Result<Metrics, TrainError> {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use worldbench_data::{Split, Store};
 use worldbench_models::dino_wm::reference_key;
@@ -22,7 +23,12 @@ pub const ENCODER: &str = "encoder.safetensors";
 ///
 /// # Errors
 /// Names every missing, unexpected and misshapen key, or the file that cannot be read or written.
-pub fn import(config: &TrainConfig, file: &Path, store: &Store, out: &Path) -> Result<String, TrainError> {
+pub fn import(
+    config: &TrainConfig,
+    file: &Path,
+    store: &Arc<Store>,
+    out: &Path,
+) -> Result<String, TrainError> {
     let problem = |e: state_dict::Error| TrainError::Checkpoint { path: file.into(), problem: e.to_string() };
     let weights = StateDict::read(file).map_err(problem)?;
     let (mut model, mut backbone) = (Tensors::new(), BTreeMap::new());
@@ -107,6 +113,7 @@ mod tests {
     #[test]
     fn an_imported_checkpoint_needs_nothing_else() {
         let (guard, store) = store();
+        let store = Arc::new(store);
         let params = dino(&config(None)).init(7);
         // The reference's file: predictor, masks and backbone in one.
         let mut tensors = Vec::new();
@@ -150,6 +157,7 @@ mod tests {
     #[test]
     fn half_precision_is_smaller_and_loads() {
         let (guard, store) = store();
+        let store = Arc::new(store);
         let learner = learner(&config(None), &store, &Split::by_source(&store, 0.0, 0)).unwrap();
         let directory = guard.path().join("whole");
         std::fs::create_dir_all(&directory).unwrap();

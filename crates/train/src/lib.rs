@@ -9,6 +9,7 @@ pub mod compact;
 pub mod config;
 pub mod dino_wm;
 pub mod full;
+pub mod goal;
 pub mod import;
 pub mod log;
 mod named;
@@ -22,6 +23,7 @@ pub use compact::CompactLearner;
 pub use config::{Method, ModelConfig, TrainConfig};
 pub use dino_wm::{DinoWmLearner, DinoWmTraining};
 pub use full::{FullConfig, FullLearner};
+pub use goal::{GoalLearner, GoalTraining};
 pub use pretrain::MaeLearner;
 pub use trainer::{Progress, Trainer};
 
@@ -33,7 +35,7 @@ use worldbench_env::{DomainRef, domain};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::losses::Terms;
 use worldbench_models::planning::RolloutOptions;
-use worldbench_plan::LatentModel;
+use worldbench_plan::{GoalPolicy, LatentModel};
 
 /// Why training failed.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,17 @@ fn metrics(terms: &Terms) -> Result<Metrics, TrainError> {
     Ok(terms.metrics()?.into_iter().map(|(name, value)| (name, value as f32)).collect())
 }
 
+/// A span of the parameters that an optimiser step moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The span; its gradient is clipped by its own norm.
+    pub span: std::ops::Range<usize>,
+    /// Optimiser step at which its training began: schedule and moments count from there.
+    pub begun: u64,
+    /// Optimiser steps that its training takes.
+    pub steps: u64,
+}
+
 /// A model in training, seen as one flat parameter vector.
 pub trait Learner {
     /// The parameters.
@@ -115,9 +128,15 @@ pub trait Learner {
     /// As [`Learner::step`].
     fn validate(&self, batch: &worldbench_data::Batch) -> Result<Metrics, TrainError>;
 
-    /// Spans of the parameters whose gradients are clipped each by its own norm; together all of them.
-    fn groups(&self) -> Vec<std::ops::Range<usize>> {
-        std::iter::once(0..self.params().len()).collect()
+    /// The spans that optimiser step `step` of a run of `steps` moves, which do not overlap: by default everything at once.
+    fn groups(&self, step: u64, steps: u64) -> Vec<Group> {
+        let _ = step;
+        vec![Group { span: 0..self.params().len(), begun: 0, steps }]
+    }
+
+    /// Called when optimiser step `step` has moved the parameters.
+    fn moved(&mut self, step: u64) {
+        let _ = step;
     }
 
     /// Whether the tensor `key` belongs to the checkpoint that evaluation reads.
@@ -143,11 +162,16 @@ pub trait Learner {
 ///
 /// # Errors
 /// When the configuration makes no sense or the data are too few.
-pub fn learner(config: &TrainConfig, store: &Store, split: &Split) -> Result<Box<dyn Learner>, TrainError> {
+pub fn learner(
+    config: &TrainConfig,
+    store: &Arc<Store>,
+    split: &Split,
+) -> Result<Box<dyn Learner>, TrainError> {
     match &config.model {
         ModelConfig::Compact(_) => Ok(Box::new(CompactLearner::new(config, store, split)?)),
         ModelConfig::Full(full) => Ok(Box::new(FullLearner::new(config, full, store, split)?)),
         ModelConfig::DinoWm(model) => Ok(Box::new(DinoWmLearner::new(config, model, store, split)?)),
+        ModelConfig::GoalPolicy(model) => Ok(Box::new(GoalLearner::new(config, model, store, split)?)),
         ModelConfig::Mae(mae) => Ok(Box::new(MaeLearner::new(config, mae)?)),
     }
 }
@@ -170,21 +194,61 @@ fn saved<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, toml::de::Erro
     table.try_into()
 }
 
-/// A checkpoint ready for planning.
+/// What a checkpoint holds.
+pub enum Model {
+    /// A world model, to be planned with.
+    World(Arc<dyn LatentModel>),
+    /// A policy, which acts by itself.
+    Policy(Arc<dyn GoalPolicy>),
+}
+
+/// A checkpoint ready for use.
 pub struct Loaded {
     /// The model.
-    pub model: Arc<dyn LatentModel>,
+    pub model: Model,
     /// Name of the environment that it was trained on.
     pub environment: String,
     /// Its method.
     pub method: Method,
-    /// `compact` or `full`.
+    /// `compact`, `full`, `dino-wm` or `goal-policy`.
     pub architecture: String,
+    /// What a row is to say beside the method's name, e.g. a behaviour term that was added; often nothing.
+    pub label: String,
     /// What was found, e.g. `303/303 tensors`.
     pub report: String,
 }
 
-/// Loads a checkpoint directory of either size.
+impl Loaded {
+    /// The world model.
+    ///
+    /// # Errors
+    /// When the checkpoint in `directory` holds a policy.
+    pub fn world(self, directory: &Path) -> Result<Arc<dyn LatentModel>, TrainError> {
+        match self.model {
+            Model::World(model) => Ok(model),
+            Model::Policy(_) => {
+                let problem = format!("{} is a policy and no world model; use `eval`", self.method.name());
+                Err(TrainError::Checkpoint { path: directory.into(), problem })
+            }
+        }
+    }
+
+    /// The policy.
+    ///
+    /// # Errors
+    /// When the checkpoint in `directory` holds a world model.
+    pub fn policy(self, directory: &Path) -> Result<Arc<dyn GoalPolicy>, TrainError> {
+        match self.model {
+            Model::Policy(policy) => Ok(policy),
+            Model::World(_) => {
+                let problem = format!("{} is a world model and no policy", self.method.name());
+                Err(TrainError::Checkpoint { path: directory.into(), problem })
+            }
+        }
+    }
+}
+
+/// Loads a checkpoint directory of any architecture.
 ///
 /// # Errors
 /// Names the file and the key that is wrong.
@@ -195,7 +259,7 @@ pub fn load(directory: &Path) -> Result<Loaded, TrainError> {
 /// As [`load`], with a choice of how rollouts are computed.
 ///
 /// # Errors
-/// As [`load`]; a compact model has no bf16.
+/// As [`load`]; a compact model and a policy have no bf16.
 pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, TrainError> {
     let path = directory.join("config.toml");
     let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
@@ -207,24 +271,30 @@ pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, Tr
         table.get("architecture").and_then(toml::Value::as_str).unwrap_or_default().to_string();
     let environment = table.get(ENVIRONMENT).and_then(toml::Value::as_str);
     let environment = environment.unwrap_or(domain::all()[0].spec().name).to_string();
-    let (model, method, report): (Arc<dyn LatentModel>, _, _) =
-        match architecture.as_str() {
-            "compact" if options.precision != Precision::F32 => {
-                let problem = "a compact model plans in f32 only; leave out --precision".into();
-                return Err(TrainError::Checkpoint { path, problem });
-            }
-            "compact" => compact::load(directory)
-                .map(|(model, method, report)| (Arc::new(model) as _, method, report))?,
-            "full" => {
-                full::load(directory, options).map(|(model, method, report)| (model as _, method, report))?
-            }
-            "dino-wm" => dino_wm::load(directory, options)
-                .map(|(model, method, report)| (model as _, method, report))?,
-            other => {
-                let problem = format!("architecture `{other}` is not known; known: compact, full, dino-wm");
-                return Err(TrainError::Checkpoint { path, problem });
-            }
-        };
+    let mut label = String::new();
+    let (model, method, report) = match architecture.as_str() {
+        "compact" | "goal-policy" if options.precision != Precision::F32 => {
+            let problem =
+                format!("a model of architecture {architecture} computes in f32 only; leave out --precision");
+            return Err(TrainError::Checkpoint { path, problem });
+        }
+        "compact" => compact::load(directory)
+            .map(|(model, method, report)| (Model::World(Arc::new(model)), method, report))?,
+        "full" => full::load(directory, options)
+            .map(|(model, method, report)| (Model::World(model), method, report))?,
+        "dino-wm" => dino_wm::load(directory, options)
+            .map(|(model, method, report)| (Model::World(model), method, report))?,
+        "goal-policy" => {
+            let (policy, method, found, report) = goal::load(directory)?;
+            label = found;
+            (Model::Policy(Arc::new(policy)), method, report)
+        }
+        other => {
+            let known = "compact, full, dino-wm, goal-policy";
+            let problem = format!("architecture `{other}` is not known; known: {known}");
+            return Err(TrainError::Checkpoint { path, problem });
+        }
+    };
     method.check(&architecture).map_err(|problem| TrainError::Checkpoint { path, problem })?;
-    Ok(Loaded { model, environment, method, architecture, report })
+    Ok(Loaded { model, environment, method, architecture, label, report })
 }

@@ -55,6 +55,9 @@ pub(crate) fn check(config: &MaeConfig) -> Result<(), TrainError> {
     if !(1..=config.patches()).contains(&config.visible) {
         return fail(format!("model.visible = {} must lie in 1..={}", config.visible, config.patches()));
     }
+    if !(config.noise.is_finite() && config.noise >= 0.0) {
+        return fail(format!("model.noise = {} must be 0 or more", config.noise));
+    }
     Ok(())
 }
 

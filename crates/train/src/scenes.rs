@@ -11,11 +11,12 @@ use worldbench_env::{PushT, PushTConfig};
 use crate::TrainError;
 
 /// Writes `count` scenes of one row each to a new store at `path`, or goes on with one that was begun. Scene n is a
-/// function of (seed, n): every other has the default look, the rest vary colours, shapes and scales of everything.
+/// function of (seed, n): one in `varied` (1 or more) varies colours, shapes and scales of everything, the rest have the
+/// default look.
 ///
 /// # Errors
 /// When the store cannot be written or belongs to another seed.
-pub fn write(path: &Path, count: usize, seed: u64) -> Result<(), TrainError> {
+pub fn write(path: &Path, count: usize, seed: u64, varied: u64) -> Result<(), TrainError> {
     let mut begun = 0;
     let mut writer = if path.exists() {
         let store = Store::open(path)?;
@@ -29,16 +30,16 @@ pub fn write(path: &Path, count: usize, seed: u64) -> Result<(), TrainError> {
         StoreWriter::create(path, domain::<PushT>())?
     };
     for n in begun..count {
-        let env = scene(seed, n as u64)?;
+        let env = scene(seed, n as u64, varied)?;
         writer.append(&Recorder::new(&env, Kind::Random, n as u64, seed).finish(&env))?;
     }
     Ok(())
 }
 
-fn scene(seed: u64, n: u64) -> Result<PushT, TrainError> {
+fn scene(seed: u64, n: u64, varied: u64) -> Result<PushT, TrainError> {
     let fault = |e: worldbench_env::EnvError| TrainError::Config(e.to_string());
     let mut stream = Stream::new(seed, "pretrain/scene", &[n]);
-    let sampling = if n.is_multiple_of(2) { Sampling::default() } else { Sampling::all() };
+    let sampling = if n.is_multiple_of(varied) { Sampling::all() } else { Sampling::default() };
     let sample = sampling.draw(stream.next_u64() >> 32).map_err(fault)?;
     let mut env = PushT::new(&sample.factors, PushTConfig::default());
     let mut within = |low: f64, high: f64| stream.uniform(low, high);

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use worldbench_data::{Loader, LoaderConfig, Normaliser, Split, Store, Window, WindowSpec};
 use worldbench_kernels::grad::{AdamW, squared_norm};
 
-use crate::checkpoint::Tensor;
+use crate::checkpoint::{self, Tensor};
 use crate::log::Log;
 use crate::resume::{self, Contents, State};
-use crate::{Learner, Metrics, TrainConfig, TrainError};
+use crate::{Group, Learner, Metrics, TrainConfig, TrainError};
 
 /// An embedding whose mean standard deviation falls below this has collapsed.
 const COLLAPSED: f32 = 0.1;
@@ -56,7 +56,8 @@ impl<'a> Trainer<'a> {
         learner: &mut dyn Learner,
     ) -> Result<Self, TrainError> {
         fs::create_dir_all(directory).map_err(TrainError::io(directory))?;
-        let settings = serde_json::to_string(config).map_err(|e| TrainError::Config(e.to_string()))?;
+        let settings =
+            serde_json::to_string(&config.identity()).map_err(|e| TrainError::Config(e.to_string()))?;
         let key = format!("{settings} data {}", store.hash());
         let len = learner.params().len();
         let mut trainer = Self {
@@ -74,7 +75,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn resume(&mut self, learner: &mut dyn Learner) -> Result<(), TrainError> {
-        let Some(state) = resume::read_state(&self.directory)? else { return Ok(()) };
+        let Some(state) = resume::read_state(&self.directory)? else { return self.begin(learner) };
         let problem =
             |problem: &str| TrainError::Checkpoint { path: self.directory.clone(), problem: problem.into() };
         if !same_run(&state.key, &self.state.key) {
@@ -97,6 +98,13 @@ impl<'a> Trainer<'a> {
         learner.restore(model)?;
         self.state = state;
         Ok(())
+    }
+
+    /// Takes the weights that the configuration begins with.
+    fn begin(&self, learner: &mut dyn Learner) -> Result<(), TrainError> {
+        let Some(directory) = &self.config.init else { return Ok(()) };
+        let (tensors, _) = checkpoint::read_tensors(&directory.join("model.safetensors"))?;
+        learner.restore(tensors).map(|_| ())
     }
 
     /// Steps done so far.
@@ -209,18 +217,22 @@ impl<'a> Trainer<'a> {
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step });
         }
-        let lr = self.config.schedule.rate(self.config.learning_rate, step, self.config.steps);
-        let adam = AdamW { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: self.config.weight_decay };
-        let groups = learner.groups();
-        let norms: Vec<f64> = groups.iter().map(|g| squared_norm(&self.grads[g.clone()]).sqrt()).collect();
+        let groups = learner.groups(step, self.config.steps);
+        let norms: Vec<f64> =
+            groups.iter().map(|g| squared_norm(&self.grads[g.span.clone()]).sqrt()).collect();
         if norms.iter().any(|norm| !norm.is_finite()) {
             return Err(TrainError::Diverged { step });
         }
-        for (group, norm) in groups.into_iter().zip(norms) {
+        for (Group { span, begun, steps }, norm) in groups.into_iter().zip(norms) {
+            let lr = self.config.schedule.rate(self.config.learning_rate, step - begun, steps);
+            let weight_decay = self.config.weight_decay;
+            let adam = AdamW { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay };
             let scale = (self.config.clip / (norm + 1e-6)).min(1.0) as f32;
-            let [m, v] = self.moments.each_mut().map(|moment| &mut moment[group.clone()]);
-            adam.update(step + 1, scale, &mut learner.params_mut()[group.clone()], &self.grads[group], m, v);
+            let [m, v] = self.moments.each_mut().map(|moment| &mut moment[span.clone()]);
+            let params = &mut learner.params_mut()[span.clone()];
+            adam.update(step + 1 - begun, scale, params, &self.grads[span], m, v);
         }
+        learner.moved(step);
         self.state.step += 1;
         Ok(metrics)
     }

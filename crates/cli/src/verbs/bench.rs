@@ -18,7 +18,7 @@ use worldbench_train::TrainConfig;
 use worldbench_train::checkpoint::write_atomic;
 
 use crate::config::{BENCH, COLLECT, ConfigArgs, environment, unknown};
-use crate::learned;
+use crate::learned::{self, Acting, Trained, Use};
 use crate::output::{Outcome, bar, print};
 use crate::policy::load_policy;
 
@@ -71,7 +71,7 @@ fn push_t() -> String {
     "push_t".into()
 }
 
-/// One trained model and the planners it is scored with.
+/// One trained model and how it is scored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Model {
@@ -79,7 +79,15 @@ struct Model {
     train: String,
     #[serde(default)]
     set: Vec<String>,
+    /// Planners of a world model; a policy has none and makes one row.
+    #[serde(default)]
     planners: Vec<String>,
+    /// An earlier model of the list, compact PLDM or LeWM, whose encoder a policy sees with.
+    #[serde(default)]
+    encoder: Option<String>,
+    /// Trained for its encoder only: the row was not asked for.
+    #[serde(skip)]
+    unscored: bool,
     #[serde(default)]
     solver_set: Vec<String>,
     /// Precision of rollouts, `f32` or `bf16`; named in the row.
@@ -189,8 +197,14 @@ fn choose(mut presets: Vec<Preset>, only: &[String]) -> Result<Vec<Preset>> {
         presets.retain(|preset| envs.iter().any(|name| is_env(name, preset)));
     }
     if !methods.is_empty() {
+        let named = |model: &Model| methods.iter().any(|name| answers_to(model, name));
         for preset in &mut presets {
-            preset.models.retain(|model| methods.iter().any(|name| answers_to(model, name)));
+            let chosen = preset.models.iter().filter(|model| named(model));
+            let encoders: Vec<String> = chosen.filter_map(|model| model.encoder.clone()).collect();
+            for model in &mut preset.models {
+                model.unscored = !named(model);
+            }
+            preset.models.retain(|model| !model.unscored || encoders.contains(&model.train));
         }
     }
     Ok(presets)
@@ -209,7 +223,7 @@ impl Bench {
         let data = self.collect()?;
         for model in self.preset.models.clone() {
             let (config, checkpoint) = self.train(&model, &data)?;
-            for planner in &model.planners {
+            for planner in model.uses() {
                 self.learned(&model, &config, &checkpoint, planner)?;
             }
         }
@@ -324,37 +338,39 @@ impl Bench {
     }
 
     fn train(&self, model: &Model, data: &Path) -> Result<(TrainConfig, PathBuf)> {
-        let config = learned::train_config(&model.train, &model.set)?;
+        let encoder = model.encoder.iter().map(|name| {
+            let encoder = self.directory.join("checkpoints").join(self.file(name));
+            format!("model.encoder.checkpoint={}", encoder.display())
+        });
+        let sets: Vec<String> = model.set.iter().cloned().chain(encoder).collect();
+        let config = learned::train_config(&model.train, &sets)?;
         let target = self.directory.join("checkpoints").join(self.file(&model.train));
         let run = self.directory.join("train").join(self.file(&model.train));
         // The trainer itself knows whether the run is complete; a finished one returns at once.
-        let seconds = learned::train(&config, data, &run)?;
-        print(format!(
-            "{}: {} parameters, trained {seconds:.0} s",
-            model.train,
-            learned::parameters(&config)
-        ))?;
-        learned::export(&run, &target, &self.card(model, &config, data, seconds)?)?;
+        let trained = learned::train(&config, data, &run)?;
+        let Trained { seconds, parameters } = trained;
+        print(format!("{}: {parameters} parameters, trained {seconds:.0} s", model.train))?;
+        learned::export(&run, &target, &self.card(model, &config, data, &trained)?)?;
         Ok((config, target))
     }
 
-    fn card(&self, model: &Model, config: &TrainConfig, data: &Path, seconds: f64) -> Result<String> {
+    fn card(&self, model: &Model, config: &TrainConfig, data: &Path, trained: &Trained) -> Result<String> {
         let hash = Store::open(data)?.hash();
+        let planner = model.planners.first().map_or(String::new(), |planner| format!(" --planner {planner}"));
         Ok(format!(
             "# {}\n\nTrained by `worldbench bench --preset {}` ({:.0} s, {} threads, seed {}) on {} steps of {} windows.\n\n\
              * Data: `worldbench collect --preset {}`, hash {hash} (built-in expert, no human demonstrations).\n\
              * Parameters: {}.\n* Score: see the rows of the same run; load it with \
-             `worldbench eval --checkpoint DIR --planner {}`.\n* Licence: MIT OR Apache-2.0.\n\n```json\n{}\n```\n",
+             `worldbench eval --checkpoint DIR{planner}`.\n* Licence: MIT OR Apache-2.0.\n\n```json\n{}\n```\n",
             model.train,
             self.name,
-            seconds,
+            trained.seconds,
             config.threads,
             config.seed,
             config.steps,
             config.batch,
             self.preset.collect,
-            learned::parameters(config),
-            model.planners.first().map_or("cem", String::as_str),
+            trained.parameters,
             serde_json::to_string_pretty(&json!(config))?,
         ))
     }
@@ -364,31 +380,45 @@ impl Bench {
         model: &Model,
         config: &TrainConfig,
         checkpoint: &Path,
-        planner: &str,
+        planner: Option<&str>,
     ) -> Result<()> {
         let precision = model.precision;
         let rollouts = RolloutOptions { precision, memory: None };
-        let (system, policy, _) = learned::load(checkpoint, planner, &model.solver_set, rollouts)?;
+        let how = Use { planner, sets: &model.solver_set, rollouts };
+        let Acting { system, policy, label, .. } = learned::load(checkpoint, how)?;
         let name = row_name(model, planner);
-        let evaluation = self.evaluate(&name, &policy)?;
+        let evaluation = self.evaluate(&name, policy.as_ref())?;
         let shown = checkpoint.strip_prefix(&self.directory).unwrap_or(checkpoint).display().to_string();
         let mut sets: String = model.solver_set.iter().map(|s| format!(" --set {s}")).collect();
         if precision != Precision::F32 {
             sets += &format!(" --precision {}", precision.name());
         }
+        let planner = planner.map_or(String::new(), |planner| format!(" --planner {planner}"));
         let command = format!(
-            "worldbench eval --checkpoint {} --planner {planner} --split {}{sets}",
+            "worldbench eval --checkpoint {}{planner} --split {}{sets}",
             checkpoint.display(),
             self.preset.split
         );
         let mut row = RowResult::new(system, &self.protocol.environment, &evaluation, &self.limited(command));
-        row.planner = learned::planner_label(planner, precision);
+        row.planner = label;
         row.checkpoint = Some(shown);
         learned::describe(config, &model.solver_set, &mut row);
         self.finish(&name, row, &evaluation)
     }
 }
 
-fn row_name(model: &Model, planner: &str) -> String {
-    format!("{}-{}", model.train, learned::file_label(planner, model.precision))
+impl Model {
+    /// The planners of its rows; one row without a planner for a policy.
+    fn uses(&self) -> Vec<Option<&str>> {
+        match &self.planners[..] {
+            _ if self.unscored => vec![],
+            [] => vec![None],
+            planners => planners.iter().map(|planner| Some(planner.as_str())).collect(),
+        }
+    }
+}
+
+fn row_name(model: &Model, planner: Option<&str>) -> String {
+    let planner = planner.map(|planner| learned::file_label(planner, model.precision));
+    std::iter::once(model.train.clone()).chain(planner).collect::<Vec<_>>().join("-")
 }

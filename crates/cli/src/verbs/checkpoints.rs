@@ -1,6 +1,7 @@
 //! `worldbench checkpoints`: what lies where, whether it loads, and the ways in and out.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -87,7 +88,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             if FILES.iter().any(|name| out.join(name).exists()) {
                 bail!("{} holds a checkpoint; give another --out", out.display());
             }
-            let store = Store::open(data)?;
+            let store = Arc::new(Store::open(data)?);
             let report = import(&train_config(preset, set)?, file, &store, out)?;
             let card = format!(
                 "# {}\n\n* Imported from `{}` as `{preset}`, {report}.\n* Statistics fitted on data with hash {}.\n",

@@ -54,9 +54,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let config = planner_config(&args.planner, &sets)?;
     let loaded = worldbench_train::load(&args.checkpoint)?;
     let protocol = Protocol::find(DEFAULT, &loaded.environment)?;
+    let model = loaded.world(&args.checkpoint)?;
     let manifest = protocol.manifest(Split::Dev)?;
-    let report =
-        diagnose(&loaded.model, &config, &protocol, &manifest, args.pairs, &|now| eprintln!("{now}"))?;
+    let report = diagnose(&model, &config, &protocol, &manifest, args.pairs, &|now| eprintln!("{now}"))?;
     let directory = args.out.as_ref().unwrap_or(&args.checkpoint);
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let picture = directory.join("diagnosis.png");

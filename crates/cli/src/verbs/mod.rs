@@ -11,6 +11,7 @@ mod envs;
 mod eval;
 mod perf;
 mod plan;
+mod plot;
 mod pretrain;
 mod protocol;
 mod replay;
@@ -49,6 +50,7 @@ enum Verb {
     Eval(eval::Args),
     Checkpoints(checkpoints::Args),
     Plan(plan::Args),
+    Plot(plot::Args),
     Diagnose(diagnose::Args),
     Replay(replay::Args),
     Selftest(selftest::Args),
@@ -72,6 +74,7 @@ impl Cli {
             Verb::Eval(args) => eval::run(&args),
             Verb::Checkpoints(args) => checkpoints::run(&args),
             Verb::Plan(args) => plan::run(&args),
+            Verb::Plot(args) => plot::run(&args),
             Verb::Diagnose(args) => diagnose::run(&args),
             Verb::Replay(args) => replay::run(&args),
             Verb::Selftest(args) => selftest::run(&args),

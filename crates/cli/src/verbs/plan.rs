@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let outcome = run_episode(&protocol, pair, args.episode, loaded.policy.as_ref(), args.seed)?;
     write_gif(&args.out, env, &outcome)?;
     if let (Some(path), Some(checkpoint)) = (&args.imagine, &args.policy.checkpoint) {
-        let model = worldbench_train::load(checkpoint)?.model;
+        let model = worldbench_train::load(checkpoint)?.world(checkpoint)?;
         imagine::write(path, model.as_ref(), env, &outcome)?;
     }
     if args.json {

@@ -19,14 +19,21 @@ use crate::output::{Outcome, print};
 #[command(after_help = "\
 Examples:
   worldbench pretrain --out runs/encoder
+  worldbench pretrain --preset push_t-fine --init runs/encoder --out runs/fine
   worldbench pretrain --out runs/try --scenes 2000 --set steps=100")]
 pub struct Args {
-    /// Compiled-in preset (push_t), or the path of a TOML file
+    /// Compiled-in preset (push_t, push_t-fine), or the path of a TOML file
     #[arg(long, value_name = "NAME|PATH", default_value = "push_t")]
     preset: String,
     /// Number of scenes
     #[arg(long, default_value_t = 200_000)]
     scenes: usize,
+    /// One scene in this many varies colours, shapes and scales, the others have the default look
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
+    varied: u64,
+    /// A run or checkpoint directory whose weights training starts from
+    #[arg(long, value_name = "DIR")]
+    init: Option<PathBuf>,
     /// Run directory; a run that stands there is continued
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -36,7 +43,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let config = preset_config(PRETRAIN, &args.preset, &args.set)?;
+    let config = preset_config(PRETRAIN, &args.preset, &args.set)?.beginning_with(args.init.as_deref());
     let ModelConfig::Mae(mae) = &config.model else {
         bail!(
             "preset {}: pretraining needs architecture = \"mae\"; use `train` for world models",
@@ -45,8 +52,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     std::fs::create_dir_all(&args.out)?;
     let store = args.out.join("scenes.wbs");
-    scenes::write(&store, args.scenes, config.seed)?;
-    let seconds = train(&config, &store, &args.out)?;
+    scenes::write(&store, args.scenes, config.seed, args.varied)?;
+    let seconds = train(&config, &store, &args.out)?.seconds;
     let file = args.out.join("encoder.safetensors");
     export_encoder(mae, &args.out, &file)?;
     print(format!("{}: {} steps, {seconds:.0} s of training", file.display(), config.steps))?;

@@ -31,9 +31,52 @@ fn a_restarted_bench_ends_with_the_identical_table() {
 }
 
 #[test]
+fn a_policy_is_trained_on_an_encoder_scored_and_looked_at_from_its_checkpoint_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("smoke");
+    let run = || {
+        let output = worldbench(&["bench", "--preset", "smoke", "--only", "gcbc", "--out", text(&out)]);
+        assert!(output.status.success(), "{}", super::stderr(&output));
+        std::fs::read_to_string(out.join("BENCHMARKS.md")).unwrap()
+    };
+    let table = run();
+    assert!(table.contains("GCBC (compact encoder + proprioception)"), "{table}");
+    assert!(!table.contains("| PLDM"), "a model that was trained for its encoder only has no row: {table}");
+    std::fs::remove_file(out.join("rows/gcbc-compact/summary.json")).unwrap();
+    assert_eq!(run(), table);
+    // The exported checkpoint acts without the world model that it saw with, and without the data.
+    let (gcbc, data) = (out.join("checkpoints/gcbc-compact"), out.join("data.wbs"));
+    let gciql = directory.path().join("gciql");
+    let encoder = format!("model.encoder.checkpoint={}", text(&out.join("checkpoints/pldm-compact")));
+    let train = ["train", "gciql-compact", "--data", text(&data), "--out", text(&gciql), "--set", &encoder];
+    let output = worldbench(&[&train[..], &["--set", "steps=3", "--set", "batch=8"]].concat());
+    assert!(output.status.success(), "{}", super::stderr(&output));
+    std::fs::remove_dir_all(out.join("checkpoints/pldm-compact")).unwrap();
+    std::fs::remove_file(&data).unwrap();
+    let score = |set: &str| {
+        super::json(&["eval", "--checkpoint", text(&gcbc), "--episodes", "3", "--json", "--set", set])["score"].clone()
+    };
+    assert_ne!(score("execute=1"), score("execute=5"));
+    assert!(refused(&["eval", "--checkpoint", text(&gcbc), "--set", "execute=6"]).contains("1 to 5"));
+    assert!(
+        refused(&["eval", "--checkpoint", text(&gcbc), "--planner", "cem"]).contains("without a planner")
+    );
+    assert!(refused(&["diagnose", text(&gcbc)]).contains("no world model"));
+    assert!(refused(&["plot", "value", text(&gcbc)]).contains("no value"));
+    let exported = directory.path().join("exported");
+    let output = worldbench(&["checkpoints", "export", text(&gciql), "--out", text(&exported)]);
+    assert!(output.status.success(), "{}", super::stderr(&output));
+    let output = worldbench(&["checkpoints", "verify", text(&gcbc), text(&exported)]);
+    assert!(output.status.success() && super::stdout(&output).contains("gciql goal-policy"));
+    let report = super::json(&["plot", "value", text(&exported), "--grid", "4", "--json"]);
+    assert_eq!(report["map"].as_array().unwrap().len(), 16);
+    assert!(exported.join("value.png").is_file() && exported.join("value.json").is_file());
+}
+
+#[test]
 fn wrong_names_are_refused() {
     assert!(refused(&["bench", "--preset", "quik"]).contains("did you mean `quick`"));
-    assert!(refused(&["bench", "--preset", "smoke", "--only", "gcbc"]).contains("pldm-compact"));
+    assert!(refused(&["bench", "--preset", "smoke", "--only", "gcbd"]).contains("gcbc-compact"));
     assert!(refused(&["train", "pldm-compat", "--data", "x.wbs", "--out", "y"]).contains("pldm-compact"));
     assert!(refused(&["eval", "--checkpoint", "no/such/dir"]).contains("config.toml"));
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-const VERBS: [&[&str]; 33] = [
+const VERBS: [&[&str]; 35] = [
     &["bench"],
     &["train"],
     &["pretrain"],
@@ -20,6 +20,8 @@ const VERBS: [&[&str]; 33] = [
     &["data", "stats"],
     &["eval"],
     &["plan"],
+    &["plot"],
+    &["plot", "value"],
     &["replay"],
     &["selftest"],
     &["perf"],

@@ -13,7 +13,7 @@ fn config(threads: usize) -> LoaderConfig {
         threads,
         prefetch: 2,
         shuffle: true,
-        frame: FrameSpec { resolution: 32, filter: Filter::Area },
+        frame: Some(FrameSpec { resolution: 32, filter: Filter::Area }),
         actions: Normaliser::none(ACTION_DIM),
     }
 }
@@ -40,6 +40,10 @@ fn neither_threads_nor_a_restart_nor_recycling_change_a_batch() {
         assert_eq!(take(&mut start(threads, 0), 11), reference);
         assert_eq!(take(&mut start(threads, 7), 4), reference[7..]);
     }
+    let blind = LoaderConfig { frame: None, ..config(1) };
+    let mut blind = Loader::new(Arc::clone(&store), SPEC, windows.clone(), blind).unwrap();
+    let expected = Batch { frames: vec![], ..reference[0].clone() };
+    assert_eq!(blind.next_batch().unwrap(), expected);
     let mut loader = start(2, 0);
     for expected in &reference {
         let batch = loader.next_batch().unwrap();
@@ -73,7 +77,7 @@ fn a_batch_holds_the_rows_it_names() {
             let view = store.view(window.episode as usize).unwrap();
             for t in 0..3 {
                 let row = window.start as usize + 2 * t;
-                let frame = store.frame(window.episode as usize, row, config.frame).unwrap();
+                let frame = store.frame(window.episode as usize, row, config.frame.unwrap()).unwrap();
                 let slot = b * 3 + t;
                 assert_eq!(batch.frames[slot * frame_size..][..frame_size], frame);
                 let state: Vec<f32> = view.state(row).into_iter().map(|v| v as f32).collect();
@@ -99,7 +103,7 @@ fn stored_frames_are_yielded_and_bad_options_refused() {
         change(&mut config);
         Loader::new(Arc::clone(&store), SPEC, windows.clone(), config)
     };
-    let mut loader = start(|c| c.frame.resolution = 4).unwrap();
+    let mut loader = start(|c| c.frame = Some(FrameSpec { resolution: 4, filter: Filter::Area })).unwrap();
     assert_eq!(loader.next_batch().unwrap().frames[..48], *store.view(0).unwrap().frame(0).unwrap());
     let error = start(|_| ()).unwrap().next_batch().unwrap_err().to_string();
     assert!(error.contains("4 x 4"), "{error}");

@@ -5,13 +5,16 @@
 //! * [`expert`]: solves the push-to-target task from any start by simulating candidate pushes; it replaces human
 //!   demonstrations wherever data are made.
 //! * [`planner`]: any learned world model with any solver.
+//! * [`feed_forward`]: any learned goal-conditioned policy.
 //! * [`outline`]: the block as a set of rectangles, for contact points and for paths around it.
 
 pub mod expert;
+pub mod feed_forward;
 pub mod oracle;
 pub mod outline;
 pub mod planner;
 
 pub use expert::{Expert, ExpertConfig, Style};
+pub use feed_forward::{FeedForward, FeedForwardConfig};
 pub use oracle::{Oracle, OracleConfig};
 pub use planner::{Planner, PlannerConfig};

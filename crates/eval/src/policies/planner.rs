@@ -120,8 +120,12 @@ impl Eyes {
         env: DomainRef,
         factors: &Scene,
     ) -> Result<Self, String> {
-        let filter = if model.area_filter() { Filter::Area } else { Filter::Linear };
-        let resolution = model.resolution();
+        Self::of(model.resolution(), model.area_filter(), env, factors)
+    }
+
+    /// Frames of `resolution` pixels, box-averaged with `area`, else the reference's resize.
+    pub(crate) fn of(resolution: usize, area: bool, env: DomainRef, factors: &Scene) -> Result<Self, String> {
+        let filter = if area { Filter::Area } else { Filter::Linear };
         let camera = env.camera(factors, resolution, filter).map_err(|e| e.to_string())?;
         Ok(Self { camera, bytes: resolution * resolution * 3 })
     }

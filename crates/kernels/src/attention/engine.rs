@@ -3,7 +3,7 @@
 use crate::gemm::Layout;
 use crate::gemm::pack::{KC, PANEL, ROW_STRIDE, TILE_VALUES, pack_tile};
 use crate::gemm::store;
-use crate::gemm::tile::{MAX_ROWS, Next, Tile};
+use crate::gemm::tile::{Job, MAX_ROWS, Next, Rows, Tile};
 use crate::simd::{LANES, Lanes};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -58,7 +58,7 @@ impl<V: Tile> Engine<V> for Single<V> {
     #[inline(always)]
     fn pack(x: &[f32], lda: usize, rows: Range<usize>, depth: usize, a: &mut [f32]) {
         for (block, a) in a.chunks_exact_mut(TILE_VALUES).take(depth.div_ceil(KC)).enumerate() {
-            pack_tile(x, lda, Layout::Normal, rows.clone(), block * KC..depth.min((block + 1) * KC), a);
+            pack_tile::<V>(x, lda, Layout::Normal, rows.clone(), block * KC..depth.min((block + 1) * KC), a);
         }
     }
 
@@ -73,11 +73,21 @@ impl<V: Tile> Engine<V> for Single<V> {
         for block in 0..depth.div_ceil(KC) {
             let (a, b) = (&a[block * TILE_VALUES..], &b[block * KC * PANEL..]);
             let depth = KC.min(depth - block * KC);
-            let next = Next { c: acc.as_ptr(), stride: 0, b: b.as_ptr().wrapping_add(depth * PANEL) };
+            let next = Next { c: Rows::NONE, gate: Rows::NONE, b: b.as_ptr().wrapping_add(depth * PANEL) };
+            let job = Job {
+                k: depth,
+                a: a.as_ptr(),
+                b: b.as_ptr(),
+                from: if block == 0 { std::ptr::null() } else { acc.as_ptr() },
+                to: acc.as_mut_ptr(),
+                stride: PANEL,
+                bias: std::ptr::null(),
+                next,
+            };
             // SAFETY: a packed tile, `depth` rows of a panel and MAX_ROWS rows of sums, as asserted.
             #[allow(unsafe_code)]
             unsafe {
-                V::run::<false>(rows, depth, a.as_ptr(), b.as_ptr(), acc.as_mut_ptr(), block == 0, next);
+                V::run::<false>(rows, &job);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Packed operands: B in panels of 32 columns, A in tiles of one register tile's rows.
 
-use super::Layout;
 use super::bf16::{self, Precision};
 use super::tile::{K_STRIDE, MAX_ROWS};
+use super::{Layout, load, store};
 use crate::buffer::Buffer;
 use crate::par::par_rows_mut;
+use crate::simd::{LANES, Lanes, fetch};
 use std::ops::Range;
 
 /// Columns of a packed panel.
@@ -165,9 +166,21 @@ fn pack_panel(b: &[f32], ld: usize, layout: Layout, n0: usize, n1: usize, panel:
     }
 }
 
+/// Rows between the one that is copied and the one that is asked for.
+const AHEAD: usize = 2;
+
+/// Copies a row of A and asks for the row [`AHEAD`] of it, `lda` values apart.
+#[inline(always)]
+fn copy_row<V: Lanes>(row: &[f32], lda: usize, out: &mut [f32]) {
+    for (x, out) in row.chunks(LANES).zip(out.chunks_mut(LANES)) {
+        fetch(x.as_ptr().wrapping_add(AHEAD * lda));
+        store(load::<V>(x), out);
+    }
+}
+
 /// Packs rows `rows` of A, block `k0..k1` of K, into one tile.
 #[inline(always)]
-pub(crate) fn pack_tile(
+pub(crate) fn pack_tile<V: Lanes>(
     a: &[f32],
     lda: usize,
     layout: Layout,
@@ -178,7 +191,7 @@ pub(crate) fn pack_tile(
     match layout {
         Layout::Normal => {
             for (row, out) in rows.zip(tile.chunks_exact_mut(ROW_STRIDE)) {
-                out[..ks.len()].copy_from_slice(&a[row * lda + ks.start..row * lda + ks.end]);
+                copy_row::<V>(&a[row * lda + ks.start..row * lda + ks.end], lda, &mut out[..ks.len()]);
             }
         }
         Layout::Transposed => {

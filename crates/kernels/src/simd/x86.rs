@@ -2,7 +2,7 @@
 //!
 //! SAFETY of every block below: these types are named only by the `kernel!` macro, inside functions compiled
 //! with their target features and called only after run-time detection; loads and stores go through
-//! references to sixteen values.
+//! references to sixteen values, or are masked to the length of their slice.
 #![allow(unsafe_code)]
 
 use super::{LANES, Lanes};
@@ -62,6 +62,19 @@ impl Lanes for Avx512 {
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), self.0) }
     }
     #[inline(always)]
+    fn load_part(x: &[f32], fill: f32) -> Self {
+        assert!(x.len() <= LANES);
+        let mask = ((1u32 << x.len()) - 1) as u16;
+        // Lanes without a mask bit are not read.
+        Self(unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, x.as_ptr()) })
+    }
+    #[inline(always)]
+    fn store_part(self, out: &mut [f32]) {
+        assert!(out.len() <= LANES);
+        let mask = ((1u32 << out.len()) - 1) as u16;
+        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, self.0) }
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
     }
@@ -104,6 +117,31 @@ impl Lanes for Avx512 {
         unsafe {
             let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0)));
             reduce_half(_mm256_add_ps(_mm512_castps512_ps256(self.0), high))
+        }
+    }
+    #[inline(always)]
+    fn reduce_add_each(x: [Self; LANES]) -> Self {
+        // The levels of the tree for all sixteen at once, halves, quarters and pairs of their lanes side by side.
+        let (mut halves, mut quarters, mut pairs) = ([x[0]; 8], [x[0]; 4], [x[0]; 2]);
+        unsafe {
+            for i in 0..8 {
+                let (a, b) = (x[i % 4 + i / 4 * 8].0, x[i % 4 + i / 4 * 8 + 4].0);
+                let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+                halves[i] = Self(_mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b)));
+            }
+            for i in 0..4 {
+                let (a, b) = (halves[i].0, halves[i + 4].0);
+                let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+                quarters[i] = Self(_mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b)));
+            }
+            for i in 0..2 {
+                let (a, b) = (quarters[2 * i].0, quarters[2 * i + 1].0);
+                let low = _mm512_shuffle_ps::<0b01_00_01_00>(a, b);
+                pairs[i] = Self(_mm512_add_ps(low, _mm512_shuffle_ps::<0b11_10_11_10>(a, b)));
+            }
+            let (a, b) = (pairs[0].0, pairs[1].0);
+            let low = _mm512_shuffle_ps::<0b10_00_10_00>(a, b);
+            Self(_mm512_add_ps(low, _mm512_shuffle_ps::<0b11_01_11_01>(a, b)))
         }
     }
 }

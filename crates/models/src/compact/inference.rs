@@ -3,44 +3,15 @@
 //! Every product sums over its inner dimension in one fixed order (see `worldbench_kernels`), so a plan does not
 //! depend on how many candidates share a call, on threads or on vector width.
 
-use worldbench_kernels::gemm::{Activation, Epilogue, PackedMatrix, gemm};
+use worldbench_kernels::gemm::Activation;
 use worldbench_kernels::ops;
 use worldbench_plan::objective::{Objective, Part};
 use worldbench_plan::{Context, Cost, CostError, Shape, WorldModel};
 
-use super::encoder::Packed;
+use super::frozen::{CompactEncoder, Dense};
 use super::params::Linear;
 use super::whiten::Whitener;
 use super::{CompactConfig, CompactNet, PROPRIO};
-
-/// Frames encoded at a time.
-const CHUNK: usize = 8;
-
-struct Dense {
-    weight: PackedMatrix,
-    bias: Vec<f32>,
-}
-
-impl Dense {
-    fn new(params: &[f32], layer: &Linear) -> Self {
-        Self {
-            weight: PackedMatrix::from_in_out(&params[layer.weight.clone()], layer.inputs, layer.outputs),
-            bias: params[layer.bias.clone()].to_vec(),
-        }
-    }
-
-    fn apply(&self, x: &[f32], out: &mut Vec<f32>, activation: Activation) {
-        let (k, n) = (self.weight.k(), self.weight.n());
-        let rows = x.len() / k;
-        out.resize(rows * n, 0.0);
-        gemm(rows, x, k, &self.weight, out, n, Epilogue::bias(&self.bias).activate(activation));
-    }
-
-    fn add(&self, x: &[f32], out: &mut [f32]) {
-        let (k, n) = (self.weight.k(), self.weight.n());
-        gemm(x.len() / k, x, k, &self.weight, out, n, Epilogue::bias(&self.bias).add());
-    }
-}
 
 struct BlockWeights {
     film: Dense,
@@ -72,10 +43,7 @@ impl Normalisation {
 pub struct CompactModel {
     net: CompactNet,
     normalisation: Normalisation,
-    trunk: Packed,
-    /// With BatchNorm folded in.
-    dense: Dense,
-    head: Option<Dense>,
+    encoder: CompactEncoder,
     action: Dense,
     input: Dense,
     blocks: Vec<BlockWeights>,
@@ -93,9 +61,7 @@ impl CompactModel {
         let blocks =
             blocks.map(|b| BlockWeights { film: dense(&b.film), up: dense(&b.up), down: dense(&b.down) });
         Self {
-            trunk: net.encoder.pack(params),
-            dense: fold_norm(&net, params, running),
-            head: net.encoder.head.as_ref().map(dense),
+            encoder: CompactEncoder::new(net.encoder.clone(), params, running),
             action: dense(&net.predictor.action),
             input: dense(&net.predictor.input),
             blocks: blocks.collect(),
@@ -121,21 +87,7 @@ impl CompactModel {
     /// Embeddings [N, D] of frames, each [R, R, 3] bytes.
     #[must_use]
     pub fn encode(&self, frames: &[&[u8]]) -> Vec<f32> {
-        let encoder = &self.net.encoder;
-        let mut z = Vec::with_capacity(frames.len() * encoder.config.latent);
-        let (mut a, mut b) = (vec![], vec![]);
-        for chunk in frames.chunks(CHUNK) {
-            let features = encoder.features(&self.trunk, chunk);
-            match &self.head {
-                Some(head) => {
-                    self.dense.apply(&features, &mut b, Activation::Gelu);
-                    head.apply(&b, &mut a, Activation::Identity);
-                }
-                None => self.dense.apply(&features, &mut a, Activation::Identity),
-            }
-            z.extend_from_slice(&a);
-        }
-        z
+        self.encoder.embed(frames)
     }
 
     /// State [S]: the embedding, and proprioception when the model uses it.
@@ -194,21 +146,6 @@ impl CompactModel {
         }
         parts
     }
-}
-
-/// `norm(x W + b)` with running statistics is a dense layer with other weights.
-fn fold_norm(net: &CompactNet, params: &[f32], running: &[f32]) -> Dense {
-    let layer = &net.encoder.dense;
-    let (mean, variance) = running.split_at(layer.outputs);
-    let (gamma, beta) = (&params[net.encoder.norm.weight.clone()], &params[net.encoder.norm.bias.clone()]);
-    let scale: Vec<f32> = gamma.iter().zip(variance).map(|(g, v)| g / (v + 1e-5).sqrt()).collect();
-    let mut weight = params[layer.weight.clone()].to_vec();
-    for row in weight.chunks_exact_mut(layer.outputs) {
-        row.iter_mut().zip(&scale).for_each(|(w, s)| *w *= s);
-    }
-    let bias = params[layer.bias.clone()].iter().zip(mean).zip(&scale).zip(beta);
-    let bias = bias.map(|(((b, m), s), beta)| (b - m) * s + beta).collect();
-    Dense { weight: PackedMatrix::from_in_out(&weight, layer.inputs, layer.outputs), bias }
 }
 
 /// Buffers of [`CompactModel::predict`], reused from call to call.

@@ -33,6 +33,7 @@
 //! our kernels without a framework in between. Training is bit-identical on one machine and thread count.
 
 mod encoder;
+mod frozen;
 mod inference;
 mod keypoints;
 mod latent;
@@ -44,6 +45,7 @@ mod step;
 mod whiten;
 
 pub use encoder::{BatchNorm, Encoder, EncoderConfig, Readout};
+pub use frozen::CompactEncoder;
 pub use inference::{CompactModel, Normalisation, Scratch};
 pub use objective::{Weights, spread};
 pub use params::{Param, ParamTable};

@@ -13,7 +13,7 @@ use worldbench_core::Stream;
 use worldbench_kernels::par_rows_mut;
 
 use super::positions::{Positions, interpolate};
-use super::{Error, FrozenEncoder, Pool, check_frames};
+use super::{EncoderName, Error, FrozenEncoder, Pool, check_frames};
 use crate::planning::encoder::{EncoderScratch, Frame, Layer, Pixel, embed, frame_value};
 use crate::planning::weights::{Dense, Norm, Reader};
 use crate::state_dict::{StateDict, Tensor};
@@ -68,10 +68,10 @@ impl Dinov2Config {
         Self::of(1024, 24, 16)
     }
 
-    /// 0.75 million parameters, D = 96: the sizes that `worldbench pretrain` trains by default.
+    /// 1.1 million parameters, D = 128: the sizes that `worldbench pretrain` trains by default.
     #[must_use]
     pub const fn built_in() -> Self {
-        Self { patch: 16, image: 112, ..Self::of(96, 6, 3) }
+        Self { patch: 16, image: 64, ..Self::of(128, 5, 4) }
     }
 
     /// Reads a `config.json` as published beside the weights.
@@ -311,6 +311,10 @@ impl FrozenEncoder for Dinov2 {
 
     fn image_size(&self) -> usize {
         self.side
+    }
+
+    fn area_filter(&self) -> bool {
+        self.name == EncoderName::BuiltIn.as_str()
     }
 
     fn tokens(&self) -> usize {

@@ -55,6 +55,11 @@ pub trait FrozenEncoder: std::fmt::Debug + Send + Sync {
     /// Side R of the frames in pixels.
     fn image_size(&self) -> usize;
 
+    /// Whether frames are box-averaged from the canvas (else the reference's point-bilinear resize).
+    fn area_filter(&self) -> bool {
+        false
+    }
+
     /// Tokens P of a frame, row by row of a square grid.
     fn tokens(&self) -> usize;
 
@@ -82,8 +87,8 @@ pub enum EncoderName {
     Dinov2Base,
     /// DINOv2 ViT-L/14, D = 1024.
     Dinov2Large,
-    /// The ViT that comes with this crate, pretrained by `worldbench pretrain` on random Push-T scenes: 49 tokens of width
-    /// 96 of frames of 112 pixels.
+    /// The ViT that comes with this crate, pretrained by `worldbench pretrain` on random Push-T scenes: 16 tokens of width
+    /// 128 of frames of 64 pixels, shrunk by averaging areas.
     BuiltIn,
     /// MobileNetV2 1.0, D = 320 or 96.
     #[serde(rename = "mobilenet_v2")]
@@ -154,6 +159,14 @@ const fn default_image() -> usize {
     224
 }
 
+impl EncoderName {
+    /// As [`FrozenEncoder::area_filter`].
+    #[must_use]
+    pub fn area_filter(self) -> bool {
+        self == Self::BuiltIn
+    }
+}
+
 impl EncoderConfig {
     /// The encoder on frames of 224 pixels with the hub's weights.
     #[must_use]
@@ -199,7 +212,7 @@ pub fn build(config: &EncoderConfig, weights: StateDict) -> Result<Box<dyn Froze
 }
 
 /// Checks the lengths that `encode` was given.
-fn check_frames(encoder: &dyn FrozenEncoder, frames: &[&[u8]], out: &[f32]) -> Result<(), Error> {
+pub(crate) fn check_frames(encoder: &dyn FrozenEncoder, frames: &[&[u8]], out: &[f32]) -> Result<(), Error> {
     let (side, tokens, width) = (encoder.image_size(), encoder.tokens(), encoder.width());
     let size = side * side * 3;
     if let Some((i, frame)) = frames.iter().enumerate().find(|(_, frame)| frame.len() != size) {

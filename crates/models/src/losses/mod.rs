@@ -27,6 +27,13 @@ impl Terms {
         Self { total, items: terms.into_iter().map(|(name, _, term)| (name, term)).collect() }
     }
 
+    /// Both losses together: the totals are added.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.items.extend(other.items);
+        Self { total: self.total + other.total, items: self.items }
+    }
+
     /// The numbers: `loss` (the total) first, then every term.
     ///
     /// # Errors

@@ -34,8 +34,17 @@ pub(crate) fn small() -> DinoWmConfig {
         head_width: 8,
         mlp: 32,
         dropout: 0.0,
+        residual: false,
     };
-    DinoWmConfig { features: 24, proprio: 4, proprio_width: 4, action: 10, action_width: 4, predictor }
+    DinoWmConfig {
+        features: 24,
+        proprio: 4,
+        proprio_width: 4,
+        action: 10,
+        action_width: 4,
+        predictor,
+        rollout: false,
+    }
 }
 
 fn bind(check: &Fixture, params: &Params) -> Result<(DinoWm, Leaves), Error> {

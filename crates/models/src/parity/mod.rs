@@ -5,6 +5,7 @@
 
 pub(crate) mod dino_wm;
 mod encoders;
+mod gcrl;
 mod pldm;
 
 use std::collections::BTreeMap;
@@ -54,9 +55,10 @@ pub enum Error {
 pub type Subject = (&'static str, fn(&Path, &Device) -> Result<Vec<Item>, Error>);
 
 /// What can be compared.
-pub const SUBJECTS: [Subject; 5] = [
+pub const SUBJECTS: [Subject; 6] = [
     ("pldm", pldm::check),
     ("dino-wm", dino_wm::check),
+    ("goal-conditioned", gcrl::check),
     ("image preprocessing", encoders::preprocessing),
     ("dinov2 tiny", encoders::dinov2_tiny),
     ("dinov2 small", encoders::dinov2_small),
@@ -181,6 +183,7 @@ mod tests {
             let file = match subject {
                 "pldm" => "pldm",
                 "dino-wm" => dino_wm::FILE,
+                "goal-conditioned" => gcrl::FILE,
                 // The repository holds a part of the encoders' fixtures.
                 _ => continue,
             };

@@ -90,15 +90,24 @@ pub struct PlanPerf {
 /// The compact preset's sizes.
 fn compact() -> DinoWmConfig {
     let predictor = PatchPredictorConfig {
-        frames: 3,
-        patches: 49,
-        depth: 3,
+        frames: 1,
+        patches: 16,
+        depth: 4,
         heads: 4,
-        head_width: 32,
-        mlp: 384,
+        head_width: 40,
+        mlp: 512,
         dropout: 0.0,
+        residual: true,
     };
-    DinoWmConfig { features: 96, proprio: 4, proprio_width: 16, action: ACTION, action_width: 16, predictor }
+    DinoWmConfig {
+        features: 128,
+        proprio: 4,
+        proprio_width: 16,
+        action: ACTION,
+        action_width: 16,
+        predictor,
+        rollout: true,
+    }
 }
 
 /// Fresh parameters; those that start at zero get random values, as a trained model has.

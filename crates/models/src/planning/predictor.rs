@@ -11,8 +11,8 @@ use super::weights::{Dense, Norm, PAD, Reader};
 
 const MODULATED_EPS: f32 = 1e-6;
 const AFFINE_EPS: f32 = 1e-5;
-/// Rows that go through both norms at a time: they stay in the first-level cache.
-const NORM_ROWS: usize = 16;
+/// Rows that go through the feed-forward part at a time: their hidden activations stay near the core.
+const FEED_ROWS: usize = 154;
 
 /// One window of `count` samples: positions `0..len`, of which `fresh..len` are computed and the others cached.
 #[derive(Clone, Copy, Debug)]
@@ -107,13 +107,10 @@ impl Block {
 /// Modulated norm without affine part, then the affine norm: rows of `x` to rows of `out`. `modulation` starts at
 /// the shift of the first row; the scale follows it.
 fn normalise(norm: &Norm, x: &[f32], width: usize, modulation: &[f32], once: &mut Buffer, out: &mut [f32]) {
-    let (block, stride) = (NORM_ROWS * width, 6 * width);
-    let once = once.reserve(block);
-    for (i, (x, out)) in x.chunks(block).zip(out.chunks_mut(block)).enumerate() {
-        let (once, shift) = (&mut once[..x.len()], &modulation[i * NORM_ROWS * stride..]);
-        ops::layer_norm_modulated(x, width, MODULATED_EPS, shift, &shift[width..], stride, 1, once);
-        norm.apply(once, out);
-    }
+    let (eps, affine) = norm.parts();
+    let (once, scale) = (once.reserve(width), &modulation[width..]);
+    let eps = [MODULATED_EPS, eps];
+    ops::layer_norm_modulated_affine(x, width, eps, modulation, scale, 6 * width, affine, once, out);
 }
 
 impl Predictor {
@@ -213,11 +210,11 @@ impl Predictor {
         let inner = heads * dim;
         let (row, stride) = (inner + PAD, 2 * inner + PAD);
         let scale = 1.0 / (dim as f32).sqrt();
-        for (i, out) in mixed.chunks_exact_mut(row).enumerate() {
-            let (keys, sample) = (from + i / w.count + 1, i % w.count);
-            let (key, value) = (&cache[sample * stride..], &cache[sample * stride + inner..]);
-            let one = Attention { batch: 1, queries: 1, keys, heads, dim, scale, mask: Mask::Full };
-            one.forward(&query[i * row..], row, key, value, w.count * stride, out, row);
+        let positions = mixed.chunks_exact_mut(w.count * row).zip(query.chunks_exact(w.count * row));
+        for (i, (mixed, query)) in positions.enumerate() {
+            let (batch, keys, mask) = (w.count, from + i + 1, Mask::Full);
+            let one = Attention { batch, queries: 1, keys, heads, dim, scale, mask };
+            one.forward_by_position(query, row, cache, &cache[inner..], stride, mixed, row);
         }
     }
 
@@ -227,12 +224,16 @@ impl Predictor {
         let (rows, tall) = ((w.len - from) * w.count, block.expand.outputs() + PAD);
         let modulations = &s.modulations[layer][(w.action + from) * w.count * 6 * width..];
         let x = &mut s.x[(from - w.fresh) * w.count * width..][..rows * width];
-        let norm = s.norm.reserve(rows * width);
-        normalise(&block.mlp_norm, x, width, &modulations[3 * width..], &mut s.once, norm);
-        let hidden = s.hidden.reserve(rows * tall);
-        block.expand.run(rows, (norm, width), (hidden, tall), block.expand.epilogue(Activation::Gelu));
-        let gated =
-            block.contract.epilogue(Activation::Identity).gate(&modulations[5 * width..], 6 * width, 1);
-        block.contract.run(rows, (hidden, tall), (x, width), gated);
+        let (norm, hidden) = (s.norm.reserve(FEED_ROWS * width), s.hidden.reserve(FEED_ROWS * tall));
+        for (i, x) in x.chunks_mut(FEED_ROWS * width).enumerate() {
+            let rows = x.len() / width;
+            let modulations = &modulations[i * FEED_ROWS * 6 * width..];
+            let norm = &mut norm[..x.len()];
+            normalise(&block.mlp_norm, x, width, &modulations[3 * width..], &mut s.once, norm);
+            block.expand.run(rows, (norm, width), (hidden, tall), block.expand.epilogue(Activation::Gelu));
+            let gate = &modulations[5 * width..];
+            let gated = block.contract.epilogue(Activation::Identity).gate(gate, 6 * width, 1);
+            block.contract.run(rows, (hidden, tall), (x, width), gated);
+        }
     }
 }

@@ -257,5 +257,6 @@ fn a_slice_is_scaled() {
     let found = perf(&setup).unwrap();
     assert_eq!((found.measured_samples, found.measured_iterations), (4, 2));
     assert!((found.seconds / found.measured_seconds - 30.0).abs() < 1e-6);
-    assert!(found.gflop < found.gflop_naive && found.tokens_per_s > 0.0 && found.encode_seconds.is_none());
+    // A predictor that looks at one frame has nothing to keep.
+    assert!(found.gflop <= found.gflop_naive && found.tokens_per_s > 0.0 && found.encode_seconds.is_none());
 }

@@ -144,6 +144,11 @@ impl Norm {
         2 * self.weight.len()
     }
 
+    /// The small number under its root, weight and bias.
+    pub fn parts(&self) -> (f32, (&[f32], &[f32])) {
+        (self.eps, (&self.weight, &self.bias))
+    }
+
     /// Rows of `x` to rows of `out`.
     pub fn apply(&self, x: &[f32], out: &mut [f32]) {
         ops::layer_norm(x, self.weight.len(), self.eps, Some((&self.weight, &self.bias)), out);

@@ -11,11 +11,7 @@ use super::{Item, environment::read_json};
 use crate::output::describe;
 
 /// Subjects of the fixtures that this build lacks.
-const NOT_BUILT: [&str; 3] = [
-    "goal-conditioned actors and values",
-    "planners: gradient descent",
-    "planners: gradient of the analytic cost",
-];
+const NOT_BUILT: [&str; 2] = ["planners: gradient descent", "planners: gradient of the analytic cost"];
 
 /// All checks of networks, planners and protocols.
 ///

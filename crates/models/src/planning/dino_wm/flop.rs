@@ -9,6 +9,8 @@ struct Layer {
     asking: f64,
     /// Scores and mixing, per key.
     attention: f64,
+    /// From the last norm to the change of a frame, once a window.
+    change: f64,
     patches: f64,
 }
 
@@ -16,7 +18,9 @@ impl Layer {
     fn new(c: &DinoWmConfig) -> Self {
         let p = &c.predictor;
         let (width, inner, mlp) = (c.width() as f64, (p.heads * p.head_width) as f64, p.mlp as f64);
+        let change = if p.residual { p.patches as f64 * width * width } else { 0.0 };
         Self {
+            change,
             key_value: 2.0 * width * inner,
             asking: 2.0 * width * (inner + mlp),
             attention: 2.0 * inner,
@@ -54,8 +58,9 @@ pub fn tokens(c: &DinoWmConfig, context: usize, horizon: usize) -> usize {
 #[must_use]
 pub fn executed_flop(c: &DinoWmConfig, context: usize, horizon: usize) -> f64 {
     let (layer, depth) = (Layer::new(c), c.predictor.depth as f64);
-    let one =
-        |(fresh, len)| (depth - 1.0) * layer.window(fresh, fresh, len) + layer.window(fresh, len - 1, len);
+    let one = |(fresh, len)| {
+        (depth - 1.0) * layer.window(fresh, fresh, len) + layer.window(fresh, len - 1, len) + layer.change
+    };
     2.0 * windows(c, context, horizon).map(one).sum::<f64>()
 }
 
@@ -63,6 +68,6 @@ pub fn executed_flop(c: &DinoWmConfig, context: usize, horizon: usize) -> f64 {
 #[must_use]
 pub fn naive_flop(c: &DinoWmConfig, context: usize, horizon: usize) -> f64 {
     let (layer, depth) = (Layer::new(c), c.predictor.depth as f64);
-    let one = |(_, len)| depth * layer.window(0, 0, len);
+    let one = |(_, len)| depth * layer.window(0, 0, len) + layer.change * len as f64;
     2.0 * windows(c, context, horizon).map(one).sum::<f64>()
 }

@@ -134,7 +134,7 @@ impl WorldModel for DinoWmModel {
     }
 
     fn area_filter(&self) -> bool {
-        false
+        self.encoder.area_filter()
     }
 
     fn action_block(&self) -> usize {

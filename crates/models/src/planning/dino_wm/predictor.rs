@@ -101,6 +101,8 @@ pub(super) struct Predictor {
     positions: Vec<f32>,
     blocks: Vec<Block>,
     norm: Norm,
+    /// From the norm's output to the change of a frame.
+    change: Option<Dense>,
     precision: Precision,
 }
 
@@ -113,13 +115,15 @@ impl Predictor {
             positions: reader.get("predictor.pos_embedding", c.frames * c.patches * width)?.to_vec(),
             blocks: (0..c.depth).map(|i| Block::new(reader, &key(i), width, c)).collect::<Result<_, _>>()?,
             norm: Norm::new(reader, "predictor.transformer.norm", width, EPS)?,
+            change: c.residual.then(|| Dense::new(reader, "predictor.change", width, width)).transpose()?,
             precision: Precision::F32,
         })
     }
 
     /// Number of parameters.
     pub fn len(&self) -> usize {
-        self.blocks.iter().map(Block::len).sum::<usize>() + self.positions.len() + self.norm.len()
+        let blocks: usize = self.blocks.iter().map(Block::len).sum();
+        blocks + self.positions.len() + self.norm.len() + self.change.as_ref().map_or(0, Dense::len)
     }
 
     /// Rounds the weights for products in `precision`.
@@ -129,6 +133,7 @@ impl Predictor {
             let dense = [&mut b.query, &mut b.key_value, &mut b.output, &mut b.expand, &mut b.contract];
             dense.into_iter().for_each(|d| d.set_precision(precision));
         }
+        self.change.iter_mut().for_each(|d| d.set_precision(precision));
     }
 
     /// Values that a thread's buffers hold at most: in any case, and per sample.
@@ -144,7 +149,12 @@ impl Predictor {
     /// The tokens of the frame after window `w`, `[S, P, D]`, from its fresh `tokens` `[T - fresh, S, P, D]`.
     pub fn forward(&self, w: Window, tokens: &[f32], s: &mut PredictorScratch, out: &mut [f32]) {
         let newest = self.layers(w, w.len - 1, tokens, s);
-        self.norm.apply(&s.x[newest..][..out.len()], out);
+        let Some(change) = &self.change else { return self.norm.apply(&s.x[newest..][..out.len()], out) };
+        let norm = s.norm.reserve(out.len());
+        self.norm.apply(&s.x[newest..][..out.len()], norm);
+        out.copy_from_slice(&tokens[newest..][..out.len()]);
+        let (rows, plain) = (out.len() / self.width, change.epilogue(Activation::Identity));
+        change.run(rows, (norm, self.width), (out, self.width), plain.add());
     }
 
     /// Keys and values of all layers for the `frames` frames `[T, P, D]` that all samples share.

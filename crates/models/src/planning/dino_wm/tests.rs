@@ -30,8 +30,17 @@ fn odd() -> DinoWmConfig {
         head_width: 20,
         mlp: 70,
         dropout: 0.1,
+        residual: false,
     };
-    DinoWmConfig { features: 37, proprio: 4, proprio_width: 5, action: 6, action_width: 7, predictor }
+    DinoWmConfig {
+        features: 37,
+        proprio: 4,
+        proprio_width: 5,
+        action: 6,
+        action_width: 7,
+        predictor,
+        rollout: false,
+    }
 }
 
 fn random_params(config: &DinoWmConfig) -> Params {
@@ -107,7 +116,9 @@ fn error(found: &[f32], expected: &[f32]) -> f32 {
 #[test]
 fn agrees_with_the_training_network() {
     let without = DinoWmConfig { proprio: 0, ..odd() };
-    for config in [odd(), small(), without] {
+    let mut residual = odd();
+    residual.predictor.residual = true;
+    for config in [odd(), small(), without, residual] {
         let params = random_params(&config);
         let planner = DinoWmPlanner::new(&config, &params).unwrap();
         for (n, horizon) in [(1, 1), (1, 5), (2, 3), (3, 4), (3, 1)] {

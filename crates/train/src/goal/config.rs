@@ -1,0 +1,223 @@
+//! Settings of a goal-conditioned policy's training.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use worldbench_data::GoalSampling;
+use worldbench_models::compact::ACTION;
+use worldbench_models::encoders;
+use worldbench_models::gcbc::GcbcConfig;
+use worldbench_models::gciql::GciqlConfig;
+use worldbench_models::gcivl::GcivlConfig;
+use worldbench_models::goal::{self, GoalNetConfig, GoalSizes};
+use worldbench_models::iq_learn::IqLearnConfig;
+
+use crate::{Method, TrainError};
+
+/// Encoder, networks, objective and goals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoalTraining {
+    /// Device that trains, e.g. `cpu` or `cuda:0`.
+    pub device: String,
+    /// Actions that the policy gives at a time, K.
+    pub chunk: usize,
+    /// Whether observation and goal hold the agent's position and velocity.
+    pub proprio: bool,
+    /// Largest feature cache in gigabytes; a larger one is not made, and every batch is encoded anew.
+    pub cache_gb: f64,
+    /// Whether value and actor learn side by side (the default) or one after the other.
+    #[serde(default)]
+    pub phases: Phases,
+    /// The frozen encoder.
+    pub encoder: GoalEncoder,
+    /// Goals of the actor, and of everything in methods without a value of their own; by default any later row.
+    #[serde(default)]
+    pub actor_goals: GoalSampling,
+    /// Goals of value and critic; by default OGBench's.
+    #[serde(default = "value_goals")]
+    pub value_goals: GoalSampling,
+    /// Networks and loss.
+    pub objective: Objective,
+}
+
+fn value_goals() -> GoalSampling {
+    let (random, geometric, uniform, current) = (0.3, 0.5, 0.0, 0.2);
+    GoalSampling { random, geometric, uniform, current, ..GoalSampling::default() }
+}
+
+/// When value and actor learn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phases {
+    /// Every step moves both, as in OGBench.
+    #[default]
+    Joint,
+    /// The first half of the steps moves value and critic, the second half the actor, each with its own course of the
+    /// learning rate, as in stable-worldmodel.
+    TwoPhase,
+}
+
+/// What turns frames into features.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum GoalEncoder {
+    /// The encoder of a trained compact PLDM or LeWM. It is copied into the policy's own checkpoint.
+    Compact(CompactSource),
+    /// A pretrained encoder.
+    Pretrained(encoders::EncoderConfig),
+}
+
+/// Where a compact encoder lies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompactSource {
+    /// Checkpoint directory of the compact PLDM or LeWM.
+    pub checkpoint: PathBuf,
+}
+
+/// The method's own settings; `kind` repeats the method.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Objective {
+    /// Behavioural cloning.
+    Gcbc(GcbcConfig),
+    /// Inverse soft Q-learning.
+    IqLearn(IqLearnConfig),
+    /// Implicit Q-learning.
+    Gciql(GciqlConfig),
+    /// Implicit V-learning.
+    Gcivl(GcivlConfig),
+}
+
+impl Objective {
+    /// The method that it belongs to.
+    #[must_use]
+    pub fn method(&self) -> Method {
+        match self {
+            Self::Gcbc(_) => Method::Gcbc,
+            Self::IqLearn(_) => Method::IqLearn,
+            Self::Gciql(_) => Method::Gciql,
+            Self::Gcivl(_) => Method::Gcivl,
+        }
+    }
+
+    /// The kind of network.
+    #[must_use]
+    pub fn network(&self) -> &GoalNetConfig {
+        match self {
+            Self::Gcbc(c) => &c.network,
+            Self::IqLearn(c) => &c.network,
+            Self::Gciql(c) => &c.network,
+            Self::Gcivl(c) => &c.network,
+        }
+    }
+
+    /// What a row is to say beside the method's name: the weight of a behaviour term that the published method lacks.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::IqLearn(c) if c.beta_bc > 0.0 => format!("+ BC, beta {}", c.beta_bc),
+            _ => String::new(),
+        }
+    }
+
+    /// Rate of the moving average that target networks are; none without targets.
+    #[must_use]
+    pub fn ema(&self) -> Option<f64> {
+        match self {
+            Self::Gcbc(_) => None,
+            Self::IqLearn(c) => Some(c.ema),
+            Self::Gciql(c) => Some(c.ema),
+            Self::Gcivl(c) => Some(c.ema),
+        }
+    }
+
+    /// (key, value, least, greatest) of what must lie strictly between, and the number of heads.
+    fn ranges(&self) -> (Vec<(&'static str, f64, f64, f64)>, usize) {
+        let top = f64::INFINITY;
+        match self {
+            Self::Gcbc(_) => (vec![], 1),
+            Self::IqLearn(c) => {
+                let values = [("temperature", c.temperature, top), ("alpha", c.alpha, top)];
+                let values = values.into_iter().chain([("discount", c.discount, 1.0)]);
+                let mut ranges: Vec<_> = values.map(|(key, value, most)| (key, value, 0.0, most)).collect();
+                ranges.push(("beta_bc", c.beta_bc, -f64::MIN_POSITIVE, top));
+                (ranges, c.heads)
+            }
+            Self::Gciql(c) => {
+                (vec![("discount", c.discount, 0.0, 1.0), ("expectile", c.expectile, 0.0, 1.0)], c.heads)
+            }
+            Self::Gcivl(c) => {
+                (vec![("discount", c.discount, 0.0, 1.0), ("expectile", c.expectile, 0.0, 1.0)], c.heads)
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), TrainError> {
+        let fail = |message: String| Err(TrainError::Config(message));
+        let (ranges, heads) = self.ranges();
+        for (key, value, least, most) in ranges {
+            if !(value > least && value < most) {
+                let (least, most) = (least.max(0.0), if most.is_finite() { "1" } else { "infinity" });
+                return fail(format!("model.objective.{key} = {value} must lie between {least} and {most}"));
+            }
+        }
+        if heads == 0 {
+            return fail("model.objective.heads must be at least 1".into());
+        }
+        match self.ema() {
+            Some(rate) if !(rate > 0.0 && rate <= 1.0) => {
+                fail(format!("model.objective.ema = {rate} must lie above 0 and be at most 1"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl GoalTraining {
+    /// Checks what would otherwise fail deep inside; `frames` is the length of the context.
+    ///
+    /// # Errors
+    /// Names the setting and what it may be.
+    pub fn check(&self, method: Method, frames: usize) -> Result<(), TrainError> {
+        let fail = |message: String| Err(TrainError::Config(message));
+        let (own, method) = (self.objective.method().name(), method.name());
+        if own != method {
+            return fail(format!(
+                "method = \"{method}\" needs model.objective.kind = \"{method}\", not \"{own}\""
+            ));
+        }
+        if self.chunk == 0 {
+            return fail("model.chunk must be at least 1".into());
+        }
+        if self.chunk > 1 && matches!(self.objective, Objective::Gciql(_) | Objective::IqLearn(_)) {
+            let chunk = self.chunk;
+            return fail(format!(
+                "model.chunk = {chunk}: the critic of {method} judges single actions; use 1"
+            ));
+        }
+        if self.cache_gb.is_nan() || self.cache_gb < 0.0 {
+            return fail(format!("model.cache_gb = {} must be at least 0", self.cache_gb));
+        }
+        if self.phases == Phases::TwoPhase
+            && matches!(self.objective, Objective::Gcbc(_) | Objective::IqLearn(_))
+        {
+            return fail(format!("model.phases = \"two-phase\": {method} has no phases; use \"joint\""));
+        }
+        self.actor_goals.check("model.actor_goals")?;
+        self.value_goals.check("model.value_goals")?;
+        self.objective.check()?;
+        // Sizes of the encoder are not known yet; everything else is checked with any.
+        let sizes = self.sizes(frames, (1, 1));
+        goal::check(self.objective.network(), &sizes)
+            .map_err(|e| TrainError::Config(format!("model.objective.{e}")))
+    }
+
+    /// Sizes of the networks on an encoder with so many tokens of such a width.
+    #[must_use]
+    pub fn sizes(&self, frames: usize, (patches, width): (usize, usize)) -> GoalSizes {
+        let width = width + if self.proprio { 4 } else { 0 };
+        GoalSizes { frames, patches, width, goal_width: width, action: self.chunk * ACTION }
+    }
+}

@@ -1,0 +1,323 @@
+//! Goal-conditioned policies (GCBC, IQ-Learn, GCIQL, GCIVL) as a [`Learner`]: networks on the features of a frozen encoder,
+//! on Burn.
+//!
+//! A step never draws a frame: the features of every row of the store are computed once and cached beside it
+//! ([`worldbench_data::features`]), unless they would exceed `cache_gb`. The encoder of a compact checkpoint becomes part
+//! of the policy's own. Target networks belong to a run's state, not to its checkpoint.
+
+mod batch;
+mod config;
+mod load;
+mod methods;
+mod observations;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use worldbench_core::Stream;
+use worldbench_data::{Batch, Normaliser, NormaliserKind, Split, Store};
+use worldbench_models::compact::{self, PROPRIO};
+use worldbench_models::goal::{ACTOR, Bounds, CRITIC, GoalSizes, LOG_STDS, VALUE};
+use worldbench_nn::optim::ema;
+use worldbench_nn::{Params, Scope};
+use worldbench_plan::ActionNormaliser;
+
+use crate::checkpoint::{Tensor, Tensors};
+use crate::compact::moments;
+use crate::shards::Shards;
+use crate::{Group, Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
+use batch::{Goals, Inputs};
+pub use config::{CompactSource, GoalEncoder, GoalTraining, Objective, Phases};
+pub use load::load;
+use load::{ENCODER_KEYS, OpenEncoder};
+use methods::{Bound, Networks, Share};
+use observations::Observations;
+
+/// Rows of a clip that a policy with a context of `frames` and chunks of `chunk` actions learns from.
+pub(crate) fn clip_rows(frames: usize, chunk: usize) -> usize {
+    batch::rows(frames, chunk)
+}
+
+/// Keys of moving averages begin with this.
+const TARGET: &str = "target.";
+/// Greatest raw action of the environment in either direction.
+const ACTION_LIMIT: f64 = 1.0;
+
+/// `config.toml` of a policy's checkpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    architecture: String,
+    method: Method,
+    /// Longest context T.
+    frames: usize,
+    encoder_sha256: String,
+    proprio_mean: [f64; PROPRIO],
+    proprio_std: [f64; PROPRIO],
+    actions: ActionNormaliser,
+    model: GoalTraining,
+    /// Sizes of the encoder whose weights lie in the same checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    compact_encoder: Option<compact::EncoderConfig>,
+}
+
+impl Saved {
+    /// The environment's bounds of a chunk of actions, normalised.
+    fn bounds(&self) -> Bounds {
+        let edge = |limit: f64| self.actions.normalise(&[limit; 2].repeat(self.model.chunk));
+        Bounds { low: edge(-ACTION_LIMIT), high: edge(ACTION_LIMIT) }
+    }
+
+    fn statistics(&self) -> Option<[[f64; PROPRIO]; 2]> {
+        self.model.proprio.then_some([self.proprio_mean, self.proprio_std])
+    }
+
+    fn init(&self, sizes: &GoalSizes, seed: u64) -> Params {
+        match &self.model.objective {
+            Objective::Gcbc(c) => c.init(sizes, seed),
+            Objective::IqLearn(c) => c.init(sizes, seed),
+            Objective::Gciql(c) => c.init(sizes, seed),
+            Objective::Gcivl(c) => c.init(sizes, seed),
+        }
+    }
+}
+
+/// A goal-conditioned policy in training.
+pub struct GoalLearner {
+    saved: Saved,
+    sizes: GoalSizes,
+    seed: u64,
+    /// Batches of an optimiser step, and steps of the run.
+    accumulate: u64,
+    steps: u64,
+    device: Device,
+    params: Params,
+    /// Moving averages; those of the actor are not used.
+    target: Params,
+    bounds: Bounds,
+    /// The encoder's tensors that belong to the checkpoint.
+    encoder: Tensors,
+    observations: Observations,
+    goals: (Goals, Option<Goals>),
+    shards: Shards,
+}
+
+impl GoalLearner {
+    /// Fresh networks; statistics are fitted on the training episodes, and every row of `store` is encoded unless a cache
+    /// stands beside it.
+    ///
+    /// # Errors
+    /// When the configuration makes no sense, the encoder is not found, or the data are too few.
+    pub fn new(
+        config: &TrainConfig,
+        model: &GoalTraining,
+        store: &Arc<Store>,
+        split: &Split,
+    ) -> Result<Self, TrainError> {
+        config.check()?;
+        let OpenEncoder { encoder, own } = OpenEncoder::of(&model.encoder)?;
+        let fitted = Normaliser::fit_actions(NormaliserKind::Zscore, store, &split.train)?;
+        let actions = ActionNormaliser::new(fitted.offset, fitted.scale)
+            .map_err(|e| TrainError::Config(e.to_string()))?;
+        let [proprio_mean, proprio_std] = moments(1, store, &split.train)?;
+        let (compact_encoder, tensors) = own.unzip();
+        let saved = Saved {
+            architecture: "goal-policy".into(),
+            method: config.method,
+            frames: config.frames,
+            encoder_sha256: encoder.fingerprint(),
+            proprio_mean,
+            proprio_std,
+            actions,
+            model: model.clone(),
+            compact_encoder,
+        };
+        let sizes = model.sizes(config.frames, (encoder.tokens(), encoder.width()));
+        let params = saved.init(&sizes, config.seed);
+        Ok(Self {
+            observations: Observations::new(store, encoder, saved.statistics(), model.cache_gb)?,
+            goals: Goals::of(model, store, split, config.seed)?,
+            bounds: saved.bounds(),
+            saved,
+            sizes,
+            seed: config.seed,
+            accumulate: config.accumulate,
+            steps: config.steps,
+            device: worldbench_nn::device(&model.device)?,
+            target: params.clone(),
+            params,
+            encoder: tensors.unwrap_or_default(),
+            shards: Shards::new(config.threads)?,
+        })
+    }
+
+    /// Whether optimiser step `step` moves value and critic, and the actor.
+    fn moves(&self, step: u64) -> [bool; 2] {
+        match self.saved.model.phases {
+            Phases::Joint => [true; 2],
+            Phases::TwoPhase => [step < self.steps / 2, step >= self.steps / 2],
+        }
+    }
+
+    /// Spans of value and critic.
+    fn value_spans(&self) -> impl Iterator<Item = Range<usize>> {
+        [VALUE, CRITIC].into_iter().map(|key| self.params.group(key)).filter(|span| !span.is_empty())
+    }
+
+    /// Metrics and, with `graded`, gradients of the losses that count in optimiser step `step`.
+    fn losses<N: Networks>(
+        &self,
+        config: &N::Config,
+        share: &Share,
+        step: u64,
+        graded: bool,
+    ) -> Result<(Metrics, Vec<f32>), TrainError> {
+        let build = |scope: &mut Scope| N::build(scope, &self.sizes, config);
+        let (online, leaves) = self.params.bind(share.device, build)?;
+        let frozen = self.params.bind_frozen(share.device, build)?;
+        let target = self.target.bind_frozen(share.device, build)?;
+        let losses = N::losses(&Bound { online, frozen, target }, share);
+        let [value, actor] = self.moves(step);
+        // In a phase of its own the other loss is for the logs only.
+        let total = match &losses.value {
+            Some(terms) if value && actor => terms.total.clone() + losses.actor.total.clone(),
+            Some(terms) if value => terms.total.clone(),
+            _ => losses.actor.total.clone(),
+        };
+        let gradient = if graded { leaves.gradients(&total)? } else { Vec::new() };
+        let mut all = match losses.value {
+            Some(value) => value.and(losses.actor),
+            None => losses.actor,
+        };
+        all.total = total;
+        Ok((metrics(&all)?, gradient))
+    }
+
+    fn run(&self, share: &Share, step: u64, graded: bool) -> Result<(Metrics, Vec<f32>), TrainError> {
+        match &self.saved.model.objective {
+            Objective::Gcbc(c) => self.losses::<worldbench_models::gcbc::Gcbc>(c, share, step, graded),
+            Objective::IqLearn(c) => {
+                self.losses::<worldbench_models::iq_learn::IqLearn>(c, share, step, graded)
+            }
+            Objective::Gciql(c) => self.losses::<worldbench_models::gciql::Gciql>(c, share, step, graded),
+            Objective::Gcivl(c) => self.losses::<worldbench_models::gcivl::Gcivl>(c, share, step, graded),
+        }
+    }
+
+    fn inputs(&self, batch: &Batch, goals: &Goals, noise: u64) -> Result<Inputs, TrainError> {
+        let noise = Stream::new(self.seed, "policy noise", &[noise]);
+        Inputs::new(batch, self.sizes, &self.observations, goals, &self.saved.actions, noise)
+    }
+}
+
+impl Learner for GoalLearner {
+    fn params(&self) -> &[f32] {
+        &self.params.values
+    }
+
+    fn params_mut(&mut self) -> &mut [f32] {
+        &mut self.params.values
+    }
+
+    fn groups(&self, step: u64, steps: u64) -> Vec<Group> {
+        let [value, actor] = self.moves(step);
+        let half = steps / 2;
+        let (begun, steps) = match self.saved.model.phases {
+            Phases::Joint => (0, steps),
+            Phases::TwoPhase if step < half => (0, half),
+            Phases::TwoPhase => (half, steps - half),
+        };
+        let spans = [ACTOR, LOG_STDS].into_iter().map(|key| self.params.group(key)).filter(|_| actor);
+        let values = self.value_spans().filter(|_| value);
+        let spans = spans.chain(values).filter(|span| !span.is_empty());
+        spans.map(|span| Group { span, begun, steps }).collect()
+    }
+
+    fn step(&mut self, batch: &Batch, step: u64, grads: &mut [f32]) -> Result<Metrics, TrainError> {
+        let inputs = self.inputs(batch, &self.goals.0, step)?;
+        let optimiser_step = step / self.accumulate;
+        self.shards.run(batch.windows.len(), grads, |windows| {
+            let share = Share { inputs: &inputs, windows, device: &self.device, bounds: &self.bounds };
+            self.run(&share, optimiser_step, true)
+        })
+    }
+
+    fn moved(&mut self, step: u64) {
+        let Some(rate) = self.saved.model.objective.ema().filter(|_| self.moves(step)[0]) else { return };
+        let spans: Vec<_> = self.value_spans().collect();
+        for span in spans {
+            ema(&mut self.target.values[span.clone()], &self.params.values[span], rate);
+        }
+    }
+
+    fn validate(&self, batch: &Batch) -> Result<Metrics, TrainError> {
+        let goals = self.goals.1.as_ref().unwrap_or(&self.goals.0);
+        let (inputs, device) = (self.inputs(batch, goals, u64::MAX)?, self.device.clone().inner());
+        let windows = 0..batch.windows.len();
+        let share = Share { inputs: &inputs, windows, device: &device, bounds: &self.bounds };
+        Ok(self.run(&share, 0, false)?.0)
+    }
+
+    fn exported(&self, key: &str) -> bool {
+        !key.starts_with(TARGET)
+    }
+
+    fn tensors(&self) -> Vec<Tensor<'_>> {
+        let mut tensors = named::tensors(&self.params);
+        for tensor in named::tensors(&self.target) {
+            if self.saved.model.objective.ema().is_some() && averaged(&tensor.key) {
+                tensors.push(Tensor { key: format!("{TARGET}{}", tensor.key), ..tensor });
+            }
+        }
+        let own = self.encoder.iter();
+        let own = own.map(|(key, (shape, values))| Tensor {
+            key: key.clone(),
+            shape: shape.clone(),
+            values,
+            integer: false,
+        });
+        tensors.extend(own);
+        tensors
+    }
+
+    fn restore(&mut self, tensors: Tensors) -> Result<String, TrainError> {
+        let (mut own, mut averages, mut rest) = (Tensors::new(), Tensors::new(), Tensors::new());
+        let count = tensors.len();
+        for (key, tensor) in tensors {
+            if key.starts_with(ENCODER_KEYS) {
+                own.insert(key, tensor);
+            } else if let Some(key) = key.strip_prefix(TARGET) {
+                averages.insert(key.to_owned(), tensor);
+            } else {
+                rest.insert(key, tensor);
+            }
+        }
+        if own != self.encoder {
+            let problem = "the run was begun on another encoder; give the checkpoint it was begun with, or another --out";
+            return Err(TrainError::Checkpoint {
+                path: Path::new("model.safetensors").into(),
+                problem: problem.into(),
+            });
+        }
+        named::restore(&mut self.params, rest, |_| true)?;
+        self.target.values.copy_from_slice(&self.params.values);
+        let has_targets = self.saved.model.objective.ema().is_some();
+        named::restore(&mut self.target, averages, |key| has_targets && averaged(key))?;
+        Ok(format!("{count}/{count} tensors"))
+    }
+
+    fn config(&self) -> toml::Table {
+        toml::Table::try_from(self.saved.clone()).unwrap_or_default()
+    }
+}
+
+/// Whether the tensor `key` has a moving average.
+fn averaged(key: &str) -> bool {
+    [VALUE, CRITIC].iter().any(|prefix| key.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests;

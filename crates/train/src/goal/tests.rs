@@ -1,0 +1,208 @@
+//! Policies train, resume to the bit, and load with nothing but their own directory.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use worldbench_data::{Split, Store};
+
+use crate::goal::{GoalEncoder, Objective, Phases};
+use crate::trainer::tests::{TINY, store};
+use crate::{Model, ModelConfig, TrainConfig, TrainError, Trainer, checkpoint};
+
+const PRESETS: [&str; 5] = [
+    include_str!("../../../../configs/train/gcbc-compact.toml"),
+    include_str!("../../../../configs/train/iq-learn-compact.toml"),
+    include_str!("../../../../configs/train/iq-learn-bc-compact.toml"),
+    include_str!("../../../../configs/train/gciql-compact.toml"),
+    include_str!("../../../../configs/train/gcivl-compact.toml"),
+];
+
+const FULL: [&str; 4] = [
+    include_str!("../../../../configs/train/gcbc-full.toml"),
+    include_str!("../../../../configs/train/iq-learn-full.toml"),
+    include_str!("../../../../configs/train/gciql-full.toml"),
+    include_str!("../../../../configs/train/gcivl-full.toml"),
+];
+
+struct Bench {
+    directory: tempfile::TempDir,
+    store: Arc<Store>,
+}
+
+impl Bench {
+    /// A small store, and a compact world model's checkpoint in `world`.
+    fn new() -> Self {
+        let (directory, store) = store();
+        let bench = Self { directory, store: Arc::new(store) };
+        let world = TrainConfig { steps: 2, ..toml::from_str(TINY).unwrap() };
+        bench.train(&world, "world", 99).unwrap();
+        bench
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn train(&self, config: &TrainConfig, run: &str, stop: u64) -> Result<u64, TrainError> {
+        let split = Split::by_source(&self.store, config.validation, config.seed);
+        let mut learner = crate::learner(config, &self.store, &split)?;
+        let (spec, run) = (config.window_spec(), self.path(run));
+        let mut trainer =
+            Trainer::open(config, &run, Arc::clone(&self.store), split, spec, learner.as_mut())?;
+        let begun = trainer.step();
+        trainer.run(learner.as_mut(), &mut |now| now.step < stop)?;
+        Ok(begun)
+    }
+
+    /// A preset made small, on the encoder in `world` or the built-in one.
+    fn small(&self, text: &str) -> TrainConfig {
+        let narrow = text
+            .replace("hidden = 512, layers = 3", "hidden = 8, layers = 1")
+            .replace(
+                "depth = 6, heads = 16, head_width = 64, mlp = 2048, q_hidden = 256",
+                "depth = 3, heads = 2, head_width = 4, mlp = 8, q_hidden = 4",
+            )
+            .replace("name = \"dinov2_small\", image = 224", "name = \"built_in\", image = 112");
+        let mut config: TrainConfig = toml::from_str(&narrow).unwrap();
+        (config.steps, config.batch, config.validation, config.validate_every) = (4, 5, 0.4, 2);
+        if let GoalEncoder::Compact(source) = &mut policy(&mut config).encoder {
+            source.checkpoint = self.path("world");
+        }
+        config
+    }
+}
+
+fn policy(config: &mut TrainConfig) -> &mut crate::GoalTraining {
+    let ModelConfig::GoalPolicy(model) = &mut config.model else { panic!("preset of a policy") };
+    model
+}
+
+fn same(a: &Path, b: &Path) {
+    for name in [
+        "model.safetensors",
+        "config.toml",
+        "log.csv",
+        "resume-4/model.safetensors",
+        "resume-4/optimizer.safetensors",
+    ] {
+        assert!(
+            fs::read(a.join(name)).unwrap() == fs::read(b.join(name)).unwrap(),
+            "{}: {name}",
+            a.display()
+        );
+    }
+}
+
+#[test]
+fn compact_policies_resume_bit_identically_and_carry_their_encoder() {
+    let bench = Bench::new();
+    let other = bench.path("moved-world");
+    for (i, text) in PRESETS.into_iter().enumerate() {
+        let mut config = bench.small(text);
+        let (whole, killed) = (format!("whole-{i}"), format!("killed-{i}"));
+        bench.train(&config, &whole, 99).unwrap();
+        bench.train(&config, &killed, 1).unwrap();
+        // The encoder may lie elsewhere when the run goes on.
+        fs::rename(bench.path("world"), &other).unwrap();
+        if let GoalEncoder::Compact(source) = &mut policy(&mut config).encoder {
+            source.checkpoint.clone_from(&other);
+        }
+        assert_eq!(bench.train(&config, &killed, 99).unwrap(), 1);
+        let saved = |run: &str| fs::read_to_string(bench.path(run).join("config.toml")).unwrap();
+        assert!(saved(&killed).contains("moved-world"));
+        fs::write(bench.path(&killed).join("config.toml"), saved(&whole)).unwrap();
+        same(&bench.path(&whole), &bench.path(&killed));
+        let loaded = crate::load(&bench.path(&whole)).unwrap();
+        let (tensors, _) = checkpoint::read_tensors(&bench.path(&whole).join("model.safetensors")).unwrap();
+        assert_eq!((loaded.method, loaded.architecture.as_str()), (config.method, "goal-policy"));
+        assert_eq!(loaded.report, format!("{0}/{0} tensors", tensors.len()));
+        assert!(
+            tensors.contains_key("encoder.background") && !tensors.keys().any(|k| k.starts_with("target."))
+        );
+        let Model::Policy(acting) = loaded.model else { panic!("a policy") };
+        let seen = acting.observe(&[200; 32 * 32 * 3], &[100.0, 200.0, 0.0, 0.0]).unwrap();
+        let actions = acting.act(&seen, &seen).unwrap();
+        assert_eq!(actions.len(), 2 * acting.chunk());
+        assert!(actions.iter().all(|a| a.is_finite()));
+        let learned_value = !matches!(policy(&mut config).objective, Objective::Gcbc(_));
+        assert_eq!(acting.value(&seen, &seen).unwrap().is_some(), learned_value);
+        fs::rename(&other, bench.path("world")).unwrap();
+    }
+    // Another encoder is refused when a run goes on, and the one that is missing is named.
+    let config = bench.small(PRESETS[0]);
+    let world = TrainConfig { steps: 2, seed: 9, ..toml::from_str(TINY).unwrap() };
+    fs::remove_dir_all(bench.path("world")).unwrap();
+    let error = bench.train(&config, "lost", 99).unwrap_err().to_string();
+    assert!(error.contains("world") && error.contains("config.toml"), "{error}");
+    bench.train(&world, "world", 99).unwrap();
+    let error = bench.train(&config, "killed-0", 99).unwrap_err().to_string();
+    assert!(error.contains("another encoder"), "{error}");
+}
+
+#[test]
+fn full_size_policies_train_with_and_without_a_cache_in_phases() {
+    let bench = Bench::new();
+    for (i, text) in FULL.into_iter().enumerate() {
+        let mut config = bench.small(text);
+        policy(&mut config).cache_gb = if i % 2 == 0 { 0.0 } else { 8.0 };
+        let (whole, killed) = (format!("whole-{i}"), format!("killed-{i}"));
+        bench.train(&config, &whole, 99).unwrap();
+        bench.train(&config, &killed, 1).unwrap();
+        assert_eq!(bench.train(&config, &killed, 99).unwrap(), 1);
+        same(&bench.path(&whole), &bench.path(&killed));
+        let loaded = crate::load(&bench.path(&whole)).unwrap();
+        let Model::Policy(acting) = loaded.model else { panic!("a policy") };
+        assert_eq!((acting.history(), acting.chunk(), acting.resolution()), (3, 1, 112));
+        if policy(&mut config).phases == Phases::TwoPhase {
+            let read =
+                |run: &str| checkpoint::read_tensors(&bench.path(run).join("model.safetensors")).unwrap().0;
+            let half = format!("half-{i}");
+            bench.train(&config, &half, 2).unwrap();
+            let (half, end) = (read(&half), read(&whole));
+            for (key, tensor) in &half {
+                let moved = end[key] != *tensor;
+                // The second phase moves nothing but the actor.
+                assert!(!moved || key.starts_with("action_predictor"), "{key}");
+            }
+            assert!(half.keys().any(|key| end[key] != half[key]));
+        }
+    }
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    let bench = Bench::new();
+    let text = PRESETS[3];
+    for (from, to, expected) in [
+        ("kind = \"gciql\"", "kind = \"gcivl\"", "model.objective.kind"),
+        ("chunk = 1", "chunk = 0", "model.chunk"),
+        ("chunk = 1", "chunk = 2", "single actions"),
+        ("random = 0.3", "random = 0.9", "model.value_goals"),
+        ("expectile = 0.9", "expectile = 1.5", "model.objective.expectile"),
+        ("heads = 2", "heads = 0", "model.objective.heads"),
+        ("ema = 0.005", "ema = 0.0", "model.objective.ema"),
+        ("hidden = 512", "hidden = 0", "model.objective.network.hidden"),
+        ("frames = 1", "frames = 0", "frames"),
+    ] {
+        // The other value-learning method has other keys: only the kind is wrong then.
+        let text = if to.contains("gcivl") {
+            PRESETS[4].replace("method = \"gcivl\"", "method = \"gciql\"")
+        } else {
+            text.replace(from, to)
+        };
+        let config: TrainConfig = toml::from_str(&text).unwrap();
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains(expected), "{from}: {error}");
+    }
+    let config: TrainConfig = toml::from_str(PRESETS[0]).unwrap();
+    let split = Split::by_source(&bench.store, 0.4, 0);
+    let error = crate::learner(&config, &bench.store, &split).err().unwrap().to_string();
+    assert!(error.contains("--set model.encoder.checkpoint=DIR"), "{error}");
+    let learner = crate::learner(&bench.small(PRESETS[3]), &bench.store, &split).unwrap();
+    let mut spans: Vec<_> = learner.groups(0, 9).into_iter().map(|g| g.span).collect();
+    spans.sort_by_key(|span| span.start);
+    assert_eq!(spans.first().map(|s| s.start), Some(0));
+    assert!(spans.windows(2).all(|pair| pair[0].end == pair[1].start));
+    assert_eq!(spans.last().map(|s| s.end), Some(learner.params().len()));
+}
