@@ -107,8 +107,9 @@ pub trait Simulation: Send + Sync {
     fn success(&self) -> bool;
     /// How far the goal is.
     fn errors(&self) -> Errors;
-    /// [`Environment::cost`] after each of `actions`, executed on a copy.
-    fn costs(&self, actions: &[Action]) -> Vec<f64>;
+    /// [`Environment::cost`] after each of `actions`, executed on a copy. With `legal` it is infinite from the first step
+    /// on that is not [`Environment::legal`].
+    fn costs(&self, actions: &[Action], legal: bool) -> Vec<f64>;
     /// The scene.
     fn scene(&self) -> Scene;
     /// What a frame shows now besides the scene.
@@ -365,11 +366,14 @@ impl<E: Environment + 'static> Simulation for Live<E> {
         E::errors(self.0.factors(), &self.0.state(), &self.0.goal_state())
     }
 
-    fn costs(&self, actions: &[Action]) -> Vec<f64> {
+    fn costs(&self, actions: &[Action], legal: bool) -> Vec<f64> {
         let (mut env, goal) = (self.0.clone(), self.0.goal_state());
+        let (mut state, mut lost) = (env.state(), false);
         let cost = |&action: &Action| {
             env.step(action);
-            E::cost(env.factors(), &env.state(), &goal)
+            let before = std::mem::replace(&mut state, env.state());
+            lost |= legal && !E::legal(env.factors(), &before, &state);
+            if lost { f64::INFINITY } else { E::cost(env.factors(), &state, &goal) }
         };
         actions.iter().map(cost).collect()
     }

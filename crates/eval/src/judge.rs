@@ -60,7 +60,7 @@ impl Limits {
     }
 
     /// Whether the environment passes the test now.
-    fn pass(&self, env: &dyn Simulation) -> bool {
+    pub(crate) fn pass(&self, env: &dyn Simulation) -> bool {
         let Some(distance) = self.distance else { return env.success() };
         let errors = env.errors();
         let far = if self.agent { errors.distance } else { errors.object };

@@ -210,9 +210,11 @@ fn read_with_included(name: &str, split: Option<&str>) -> Result<Vec<Preset>> {
     Ok(presets)
 }
 
-/// Whether `name` is the model's preset or a part of its name, such as the method.
+/// Whether `name` is the model's preset, its beginning (such as the method `iq-learn`) or a part of its name.
 fn answers_to(model: &Model, name: &str) -> bool {
-    model.train == name || model.train.split('-').any(|part| part == name)
+    let rest = model.train.strip_prefix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        || model.train.split('-').any(|part| part == name)
 }
 
 /// Keeps the environments and models that `only` names.

@@ -28,7 +28,7 @@ fn same<E: Environment + 'static>() {
         let (mut play, mut shot) = (Random::new(seed, 0), vec![0; 48 * 48 * 3]);
         for step in 0..30 {
             let action = play.act(&env, step);
-            let ahead = live.costs(&[action]);
+            let ahead = live.costs(&[action], false);
             env.step(action);
             live.step(action);
             assert_eq!(live.state(), env.state().as_ref());

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
 use worldbench_env::Simulation;
 
-use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
+use crate::{EpisodeContext, EpisodePolicy, EvalError, Limits, Observation, Policy};
 
 /// Effort of the [`Oracle`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ impl Policy for Oracle {
     fn begin(&self, context: EpisodeContext) -> Result<Box<dyn EpisodePolicy>, EvalError> {
         Ok(Box::new(OracleEpisode {
             planner: OraclePlanner::new(self.config.clone(), context.stream)
-                .within(context.limits.share_of(context.env.domain().spec().success_distance)),
+                .under(context.limits, context.env.domain().spec().success_distance),
             env: context.env,
             left: context.budget,
             queue: Vec::new(),
@@ -116,6 +116,8 @@ pub struct OraclePlanner {
     plans: usize,
     /// A plan succeeds when its cost is below this.
     success: f64,
+    /// Whether a plan must not pass through anything solid.
+    legal: bool,
 }
 
 /// A candidate's knots, flat, and what became of it.
@@ -131,13 +133,14 @@ impl OraclePlanner {
     /// A planner whose candidates are drawn from `stream`.
     #[must_use]
     pub fn new(config: OracleConfig, stream: Stream) -> Self {
-        Self { config, stream, plans: 0, success: 1.0 }
+        Self { config, stream, plans: 0, success: 1.0, legal: false }
     }
 
-    /// Counts a plan as a success only within this share of the environment's own distance.
+    /// Counts a plan as a success only where `limits` do; `distance` is the environment's own.
     #[must_use]
-    pub fn within(self, share: f64) -> Self {
-        Self { success: share * share, ..self }
+    pub fn under(self, limits: Limits, distance: f64) -> Self {
+        let share = limits.share_of(distance);
+        Self { success: share * share, legal: limits.legal, ..self }
     }
 
     /// Actions to execute next, at least one: all of a plan that succeeds, or the beginning of the best failure.
@@ -200,7 +203,7 @@ impl OraclePlanner {
     fn judge(&self, env: &dyn Simulation, steps: usize, knots: Vec<f64>) -> Candidate {
         let actions: Vec<[f32; 2]> = (0..steps).map(|t| self.action(&knots, t)).collect();
         let (mut cost, mut at) = (f64::INFINITY, 1);
-        for (t, c) in env.costs(&actions).into_iter().enumerate() {
+        for (t, c) in env.costs(&actions, self.legal).into_iter().enumerate() {
             if c < cost {
                 (cost, at) = (c, t + 1);
             }

@@ -43,8 +43,6 @@ pub(crate) fn clip_rows(frames: usize, chunk: usize) -> usize {
 
 /// Keys of moving averages begin with this.
 const TARGET: &str = "target.";
-/// Greatest raw action of the environment in either direction.
-const ACTION_LIMIT: f64 = 1.0;
 
 /// `config.toml` of a policy's checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,6 +56,8 @@ struct Saved {
     proprio_mean: [f64; PROPRIO],
     proprio_std: [f64; PROPRIO],
     actions: ActionNormaliser,
+    /// Bounds of both values of a raw action.
+    action_bounds: [f32; 2],
     model: GoalTraining,
     /// Sizes of the encoder whose weights lie in the same checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,8 +67,9 @@ struct Saved {
 impl Saved {
     /// The environment's bounds of a chunk of actions, normalised.
     fn bounds(&self) -> Bounds {
-        let edge = |limit: f64| self.actions.normalise(&[limit; 2].repeat(self.model.chunk));
-        Bounds { low: edge(-ACTION_LIMIT), high: edge(ACTION_LIMIT) }
+        let edge = |limit: f32| self.actions.normalise(&[f64::from(limit); 2].repeat(self.model.chunk));
+        let [low, high] = self.action_bounds;
+        Bounds { low: edge(low), high: edge(high) }
     }
 
     fn statistics(&self) -> Option<[[f64; PROPRIO]; 2]> {
@@ -132,6 +133,7 @@ impl GoalLearner {
             proprio_mean,
             proprio_std,
             actions,
+            action_bounds: store.env().spec().action_bounds,
             model: model.clone(),
             compact_encoder,
         };
