@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use worldbench_core::config::Layers;
 use worldbench_data::{Split, Store};
 use worldbench_eval::policies::{FeedForward, FeedForwardConfig, PlannerConfig};
+use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training};
 use worldbench_eval::{Policy, RowResult, System};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
@@ -16,7 +17,7 @@ use worldbench_train::goal::GoalEncoder;
 use worldbench_train::{Method, Model, ModelConfig, TrainConfig, Trainer};
 
 use crate::config::{PLAN, Presets, TRAIN, unknown};
-use crate::output::{bar, print};
+use crate::output::{bar, command_line, print};
 
 /// Layers of a configuration that has no defaults but its presets: preset (or file), then `sets`.
 pub fn preset_layers<T: serde::Serialize + serde::de::DeserializeOwned>(
@@ -64,12 +65,14 @@ pub struct Trained {
 /// Trains, or continues, the run in `directory` on the store at `data`.
 pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<Trained> {
     let store = Arc::new(Store::open(data)?);
+    let data_hash = store.hash().to_string();
     let split = Split::by_source(&store, config.validation, config.seed);
     let mut learner = worldbench_train::learner(config, &store, &split)?;
     let mut trainer = Trainer::open(config, directory, store, split, config.window_spec(), learner.as_mut())?;
     if trainer.step() > 0 && trainer.step() < config.steps {
         print(format!("{}: continuing at step {} of {}", directory.display(), trainer.step(), config.steps))?;
     }
+    let begun = trainer.step();
     let bar = bar(config.steps as usize, config.method.name());
     let mut shown = Instant::now();
     trainer.run(learner.as_mut(), &mut |now| {
@@ -99,7 +102,23 @@ pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<Trai
         true
     })?;
     bar.finish_and_clear();
-    Ok(Trained { seconds: trainer.seconds(), parameters: learner.params().len() })
+    let trained = Trained { seconds: trainer.seconds(), parameters: learner.params().len() };
+    let trained_here = trainer.step() > begun;
+    if trained_here || !directory.join(PROVENANCE_FILE).is_file() {
+        let here = Provenance::here(&command_line(), config.threads);
+        let training = Training {
+            seed: Some(config.seed),
+            steps: trainer.step(),
+            batch: config.batch,
+            parameters: trained.parameters,
+            seconds: trained.seconds,
+            threads: config.threads,
+            data_hash,
+            peak_memory: here.peak_memory.filter(|_| trained_here),
+        };
+        Provenance { training: Some(training), ..here }.save(directory)?;
+    }
+    Ok(trained)
 }
 
 /// Copies what evaluation needs out of the finished run `run` into `target`.
@@ -109,6 +128,12 @@ pub fn export(run: &Path, target: &Path, card: &str) -> Result<()> {
         let bytes = std::fs::read(run.join(name))
             .with_context(|| format!("cannot read {}; train the run to its end", run.join(name).display()))?;
         write_atomic(&target.join(name), &bytes)?;
+    }
+    let provenance = run.join(PROVENANCE_FILE);
+    if provenance.is_file() {
+        let bytes =
+            std::fs::read(&provenance).with_context(|| format!("cannot read {}", provenance.display()))?;
+        write_atomic(&target.join(PROVENANCE_FILE), &bytes)?;
     }
     Ok(write_atomic(&target.join("card.md"), card.as_bytes())?)
 }

@@ -77,10 +77,24 @@ pub fn bar(total: usize, what: &str) -> ProgressBar {
     }
 }
 
+/// The words of the command as typed, without the binary.
+pub fn command_words() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
 /// The command as typed, without the path of the binary.
 pub fn command_line() -> String {
-    let quote = |word: String| if word.contains([' ', '*', '"']) { format!("'{word}'") } else { word };
-    let words = std::env::args_os().skip(1).map(|word| quote(word.to_string_lossy().into_owned()));
+    quoted(command_words())
+}
+
+/// `worldbench` with these words, quoted where a shell needs it.
+pub fn quoted(words: Vec<String>) -> String {
+    let quote =
+        |word: String| match word.contains([' ', '*', '"', '\'', '$', ';', '&', '|']) || word.is_empty() {
+            true => format!("'{}'", word.replace('\'', "'\\''")),
+            false => word,
+        };
+    let words = words.into_iter().map(quote);
     std::iter::once("worldbench".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 

@@ -1,21 +1,32 @@
 //! Policies by name.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::Result;
-use worldbench_eval::{Baseline, Policy, System, policies::Oracle};
+use anyhow::{Result, bail};
+use worldbench_env::DomainRef;
+use worldbench_eval::policies::{External, Oracle, external};
+use worldbench_eval::provenance::Training;
+use worldbench_eval::{Baseline, Policy, RowResult, System};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
 
 use crate::config::unknown;
 use crate::learned::{self, Acting, Use};
+use crate::pairs::PairArgs;
 
 /// Flags that choose what acts.
 #[derive(Debug, clap::Args)]
 pub struct PolicyArgs {
     /// Policy: random, no-op, replay, weak or oracle; several are separated by commas
-    #[arg(long, value_name = "NAME", value_delimiter = ',', required_unless_present = "checkpoint")]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', required_unless_present_any = ["checkpoint", "policy_cmd"])]
     pub policy: Vec<String>,
+    /// Command of an agent that speaks the line protocol of docs/agents.md, e.g. 'python3 agent.py'
+    #[arg(long, value_name = "COMMAND")]
+    pub policy_cmd: Option<String>,
+    /// Longest time that the agent may take for an answer, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = external::TIMEOUT.as_secs_f64(), requires = "policy_cmd")]
+    pub policy_timeout: f64,
     /// Checkpoint directory of a learned world model or policy
     #[arg(long, value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
@@ -40,10 +51,42 @@ pub struct Loaded {
     pub system: System,
     /// What acts.
     pub policy: Box<dyn Policy>,
-    /// The row's label (see [`Acting`]) and the checkpoint, for a learned policy.
-    pub learned: Option<(String, String)>,
+    /// Planner or the agent's own name.
+    pub planner: String,
+    /// What tells its row from others of the system.
+    pub variant: String,
+    /// The checkpoint, for a learned policy.
+    pub checkpoint: Option<String>,
+    /// The training behind the checkpoint, where it was recorded.
+    pub training: Option<Training>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
     /// The environment that a learned policy was trained on.
     pub trained_on: Option<String>,
+}
+
+impl Loaded {
+    fn new(system: System, policy: Box<dyn Policy>) -> Self {
+        Self {
+            system,
+            policy,
+            planner: String::new(),
+            variant: String::new(),
+            checkpoint: None,
+            training: None,
+            notes: Vec::new(),
+            trained_on: None,
+        }
+    }
+
+    /// Puts the labels into the row.
+    pub fn label(&self, row: &mut RowResult) {
+        row.planner.clone_from(&self.planner);
+        row.variant.clone_from(&self.variant);
+        row.checkpoint.clone_from(&self.checkpoint);
+        row.train_seed = self.training.as_ref().and_then(|training| training.seed);
+        row.notes.extend(self.notes.iter().cloned());
+    }
 }
 
 /// The policies that need no checkpoint, in table order.
@@ -56,17 +99,40 @@ const NAMES: [(&str, System); 5] = [
 ];
 
 impl PolicyArgs {
-    /// Everything that was asked for, in the order given.
-    pub fn load(&self) -> Result<Vec<Loaded>> {
+    /// Everything that was asked for, in the order given; an agent is told the environment of `pairs`.
+    pub fn load(&self, pairs: &PairArgs) -> Result<Vec<Loaded>> {
         let mut all: Vec<Loaded> = self.policy.iter().map(|name| load_policy(name)).collect::<Result<_>>()?;
         if let Some(directory) = &self.checkpoint {
             let rollouts = RolloutOptions { precision: self.precision, memory: self.max_memory };
             let how = Use { planner: self.planner.as_deref(), sets: &self.set, rollouts };
             let Acting { system, policy, label, trained_on } = learned::load(directory, how)?;
-            let learned = Some((label, directory.display().to_string()));
-            all.push(Loaded { system, policy, learned, trained_on: Some(trained_on) });
+            all.push(Loaded {
+                planner: label,
+                checkpoint: Some(directory.display().to_string()),
+                training: Training::of_checkpoint(directory)?,
+                trained_on: Some(trained_on),
+                ..Loaded::new(system, policy)
+            });
+        }
+        if let Some(command) = &self.policy_cmd {
+            let env = pairs.environment(trained_on(&all))?;
+            all.push(self.external(command, env)?);
         }
         Ok(all)
+    }
+
+    fn external(&self, command: &str, env: DomainRef) -> Result<Loaded> {
+        let timeout = Duration::try_from_secs_f64(self.policy_timeout).ok().filter(|time| !time.is_zero());
+        let Some(timeout) = timeout else {
+            bail!("--policy-timeout {}: give a number of seconds above 0", self.policy_timeout);
+        };
+        let agent = External::start(command, timeout, env)?;
+        Ok(Loaded {
+            planner: agent.agent_name().to_string(),
+            variant: command.to_string(),
+            notes: vec![agent.note()],
+            ..Loaded::new(System::External, Box::new(agent))
+        })
     }
 }
 
@@ -86,5 +152,5 @@ pub fn load_policy(name: &str) -> Result<Loaded> {
         System::Weak => Box::new(Baseline::Weak),
         _ => Box::new(Oracle::default()),
     };
-    Ok(Loaded { system: *system, policy, learned: None, trained_on: None })
+    Ok(Loaded::new(*system, policy))
 }

@@ -42,6 +42,22 @@ pub enum EvalError {
         /// Value of this run.
         wanted: String,
     },
+    /// A part of an evaluation that cannot be joined with the others.
+    #[error("{dir} {message}")]
+    Part {
+        /// Directory of the part.
+        dir: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// Results that cannot be read or compared.
+    #[error("{dir}: {message}")]
+    Results {
+        /// Directory or file.
+        dir: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// An episode file that is damaged before its last line.
     #[error("{path}, line {line}: {message}; remove the file to start over")]
     ResumeCorrupt {

@@ -10,9 +10,11 @@
 
 pub mod baselines;
 pub mod collect;
+pub mod compare;
 pub mod diagnose;
 pub mod gif;
 pub mod held_out;
+pub mod html;
 pub mod imagine;
 pub mod judge;
 pub mod manifest;
@@ -21,9 +23,13 @@ pub mod plot;
 pub mod policies;
 pub mod policy;
 pub mod protocol;
+pub mod provenance;
 pub mod report;
+pub mod results;
 pub mod rows;
 pub mod runner;
+pub mod seeds;
+pub mod shard;
 pub mod stats;
 pub mod value;
 
@@ -40,5 +46,7 @@ pub use manifest::{Manifest, Pair};
 pub use outcome::{EpisodeOutcome, Score};
 pub use policy::{EpisodeContext, EpisodePolicy, Goal, Observation, Policy};
 pub use protocol::Protocol;
+pub use provenance::Provenance;
+pub use results::ResultDir;
 pub use rows::{RowResult, System};
 pub use runner::{EvalOptions, Evaluation, evaluate};

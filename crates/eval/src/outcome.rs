@@ -36,6 +36,10 @@ pub struct EpisodeOutcome {
     pub plan_seconds: f64,
     /// Plans made.
     pub plans: usize,
+    /// Lowest cost among the candidates of each iteration, one list per plan; empty for policies without a sampling
+    /// planner and in files older than this key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan_costs: Vec<Vec<f32>>,
     /// What differs from the default scene; see [`crate::Pair::factors`].
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
     pub factors: Changes,
@@ -123,6 +127,7 @@ mod tests {
             states: vec![vec![0.3; 7]],
             plan_seconds: 2.0,
             plans: 4,
+            plan_costs: Vec::new(),
             factors: Changes::new(),
         }
     }
@@ -139,7 +144,12 @@ mod tests {
 
     #[test]
     fn outcomes_round_trip() {
-        let one = outcome(3, true, true);
+        let mut one = outcome(3, true, true);
+        let text = serde_json::to_string(&one).unwrap();
+        // As files were before costs were recorded.
+        assert!(!text.contains("plan_costs"));
+        assert_eq!(serde_json::from_str::<EpisodeOutcome>(&text).unwrap(), one);
+        one.plan_costs = vec![vec![0.1, 0.05]];
         let text = serde_json::to_string(&one).unwrap();
         assert_eq!(serde_json::from_str::<EpisodeOutcome>(&text).unwrap(), one);
     }

@@ -72,6 +72,11 @@ pub trait EpisodePolicy: Send {
     fn plans(&self) -> usize {
         0
     }
+
+    /// Lowest cost of each iteration, one list per plan made so far; empty where there are no iterations.
+    fn plan_costs(&self) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
 }
 
 /// A policy that can be evaluated.

@@ -9,11 +9,12 @@ use worldbench_env::{Subset, domain, environment::ALL};
 
 use crate::{
     EvalError, RowResult, System,
-    rows::{hard_label, seconds},
-    sections::{FURTHER, INVERSE_Q, MAIN, Section},
+    rows::{hard_label, seconds, tail},
+    sections::{FURTHER, INVERSE_Q, INVERSE_Q_ABOUT, MAIN, Section},
+    seeds,
 };
 
-const BUDGET_NOTE: &str = "The budget is fixed at 50 environment steps, unlike the unlimited budget of the original \
+pub(crate) const BUDGET_NOTE: &str = "The budget is fixed at 50 environment steps, unlike the unlimited budget of the original \
     paper: numbers on this page and in the paper are not comparable.";
 
 /// The page made from `rows`; `notes` go below the summary (machine, data, date of the run ...).
@@ -27,17 +28,14 @@ pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
     for section in MAIN {
         section_text(&mut out, section, rows, "##");
     }
-    out.push_str(
-        "\n## Inverse Q-Learning\n\nThe name is read in two ways, and both are here: *inverse* Q-learning, which \
-         recovers a Q-function from demonstrations alone (IQ-Learn), and *implicit* Q-learning, which learns values \
-         offline by expectile regression (GCIQL, and GCIVL without a Q-function).\n",
-    );
+    push(&mut out, format_args!("\n## Inverse Q-Learning\n\n{INVERSE_Q_ABOUT}\n"));
     for section in INVERSE_Q {
         section_text(&mut out, section, rows, "###");
     }
     for section in FURTHER {
         section_text(&mut out, section, rows, "##");
     }
+    seed_section(&mut out, rows);
     reference_section(&mut out, rows);
     commands(&mut out, rows);
     out
@@ -86,7 +84,10 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
             format_args!(
                 "| {}{} | {} | {} | {} | {checkpoint} |\n",
                 environment_link(&row.environment),
-                cell(&details(row)),
+                cell(&match tail(row) {
+                    text if text.is_empty() => text,
+                    text => format!(", {text}"),
+                }),
                 row.score.all.text(),
                 row.score.block_moved.text(),
                 bounds(row, rows),
@@ -95,28 +96,29 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
     }
 }
 
-/// What tells a row of a system from its others: `, MPPI, compact`.
-fn details(row: &RowResult) -> String {
-    [&row.planner, &row.variant]
-        .iter()
-        .filter(|text| !text.is_empty())
-        .map(|text| format!(", {text}"))
-        .collect()
-}
-
 /// Link to the environment's page: dynamics, success rule, factors.
 fn environment_link(environment: &str) -> String {
-    let name = domain::find(environment).map_or(environment, |env| env.spec().title);
-    format!("[{}](docs/envs/{environment}.md)", cell(name))
+    format!("[{}](docs/envs/{environment}.md)", cell(environment_title(environment)))
+}
+
+/// The environment's name in tables.
+pub(crate) fn environment_title(name: &str) -> &str {
+    domain::find(name).map_or(name, |env| env.spec().title)
 }
 
 /// Random floor and oracle ceiling on the same pairs.
 fn bounds(row: &RowResult, rows: &[RowResult]) -> String {
     let rate = |system| {
-        let found = rows.iter().find(|other| other.system == system && other.comparable(row));
-        found.map_or_else(|| "not run".to_string(), |other| format!("{:.1} %", 100.0 * other.score.all.rate))
+        bound(row, rows, system)
+            .map_or_else(|| "not run".to_string(), |rate| format!("{:.1} %", 100.0 * rate))
     };
     format!("{} / {}", rate(System::Random), rate(System::Oracle))
+}
+
+/// Success rate of a yardstick on the pairs of `row`.
+pub(crate) fn bound(row: &RowResult, rows: &[RowResult], system: System) -> Option<f64> {
+    let found = rows.iter().find(|other| other.system == system && other.comparable(row));
+    found.map(|other| other.score.all.rate)
 }
 
 /// All rows in one table, yardsticks first.
@@ -151,24 +153,72 @@ fn overview(out: &mut String, rows: &[RowResult]) {
     }
 }
 
-fn reference_section(out: &mut String, rows: &[RowResult]) {
-    let hard: String = ALL
+/// Rows over several seeds, and the learned rows that have one.
+fn seed_section(out: &mut String, rows: &[RowResult]) {
+    let groups = seeds::group(rows);
+    let several: Vec<_> = groups.iter().filter(|group| group.rows.len() > 1).collect();
+    let single: Vec<String> = groups
         .iter()
-        .filter(|env| rows.is_empty() || rows.iter().any(|row| row.environment == env.name))
-        .map(|env| {
-            let Subset { name, about, .. } = env.hard;
-            format!(
-                "* {}, {}: only the pairs in which {about}; the others are easily won.\n",
-                env.title,
-                capital(name)
-            )
+        .filter(|group| group.one_seed())
+        .map(|group| {
+            cell(&format!("{} on {}", group.label, environment_title(&rows[group.rows[0]].environment)))
         })
         .collect();
+    if several.is_empty() && single.is_empty() {
+        return;
+    }
+    out.push_str("\n## Seeds\n\n");
+    if !several.is_empty() {
+        out.push_str("| Row | Environment | Seeds | Success: mean (min to max) | Block-moved | n each |\n|---|---|---|---|---|---|\n");
+    }
+    for group in &several {
+        push(
+            out,
+            format_args!(
+                "| {} | {} | {} | {} | {} | {} |\n",
+                cell(&group.label),
+                environment_link(&rows[group.rows[0]].environment),
+                group.seeds_text(),
+                group.all.text(),
+                group.block_moved.text(),
+                group.n
+            ),
+        );
+    }
+    if !single.is_empty() {
+        push(
+            out,
+            format_args!(
+                "\nTrained from one seed, so that the spread between trainings is not known: {}.\n",
+                single.join("; ")
+            ),
+        );
+    }
+}
+
+/// What the hard pairs of each environment of the rows are; of all environments when there are no rows.
+pub(crate) fn hard_notes(rows: &[RowResult]) -> Vec<String> {
+    let shown =
+        ALL.iter().filter(|env| rows.is_empty() || rows.iter().any(|row| row.environment == env.name));
+    let note = |env: &worldbench_env::Spec| {
+        let Subset { name, about, .. } = env.hard;
+        format!(
+            "{}, {}: only the pairs in which {about}; the others are easily won.",
+            env.title,
+            capital(name)
+        )
+    };
+    shown.map(note).collect()
+}
+
+fn reference_section(out: &mut String, rows: &[RowResult]) {
     out.push_str(
         "\n## How to read the numbers\n\n\
          * The interval is Wilson's 95 % score interval over the n episodes.\n",
     );
-    out.push_str(&hard);
+    for note in hard_notes(rows) {
+        push(out, format_args!("* {note}\n"));
+    }
     out.push_str(
         "* Floor: *random*, uniform actions. Ceiling: *oracle*, planning with the true simulator and the true \
          distance on the same pairs. *No-op* does nothing; *data replay* repeats the recorded actions and shows \

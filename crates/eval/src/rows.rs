@@ -1,9 +1,11 @@
 //! Rows of the result table.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use worldbench_env::domain;
 
-use crate::{Evaluation, Score};
+use crate::{EvalError, Evaluation, Score};
 
 /// What a row is a row of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,6 +35,8 @@ pub enum System {
     Gciql,
     /// Goal-conditioned implicit V-learning.
     Gcivl,
+    /// Somebody's own program, spoken to over a pipe.
+    External,
 }
 
 impl System {
@@ -52,6 +56,7 @@ impl System {
             Self::IqLearn => "IQ-Learn",
             Self::Gciql => "GCIQL",
             Self::Gcivl => "GCIVL",
+            Self::External => "external agent",
         }
     }
 
@@ -84,6 +89,9 @@ pub struct RowResult {
     pub split: String,
     /// Seed of the evaluation.
     pub seed: u64,
+    /// Seed that the weights were trained with; none for policies without weights and where it was not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_seed: Option<u64>,
     /// The score.
     pub score: Score,
     /// Directory of the checkpoint, relative to the report; none for policies without weights.
@@ -109,11 +117,21 @@ impl RowResult {
             protocol_hash: evaluation.key.protocol_hash.clone(),
             split: evaluation.split.clone(),
             seed: evaluation.key.seed,
+            train_seed: None,
             score: evaluation.score,
             checkpoint: None,
             command: command.into(),
             notes: Vec::new(),
         }
+    }
+
+    /// Writes the row to `path`, in one rename.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), EvalError> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| EvalError::io(path)(e.into()))?;
+        crate::runner::write_atomic(path, (text + "\n").as_bytes())
     }
 
     /// `PLDM MPPI (compact)`.
@@ -182,6 +200,12 @@ pub fn terminal_table(rows: &[RowResult]) -> String {
     out
 }
 
+/// What tells a row of a system from its others: `MPPI, compact`.
+pub(crate) fn tail(row: &RowResult) -> String {
+    let parts = [row.planner.as_str(), row.variant.as_str()];
+    parts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
 /// What to call the column of hard pairs: by its name in the environment, if all rows are of one.
 pub(crate) fn hard_label(rows: &[RowResult]) -> &'static str {
     let name = |row: &RowResult| domain::find(&row.environment).map(|env| env.spec().hard.name);
@@ -219,6 +243,7 @@ pub(crate) mod tests {
             protocol_hash: "0123456789abcdef".into(),
             split: "test".into(),
             seed: 0,
+            train_seed: None,
             score,
             checkpoint: None,
             command: "worldbench eval --policy x".into(),

@@ -6,19 +6,22 @@
 //! Deviation: the policy sees the environment's own frame at step 0, not a stored one.
 //!
 //! Finished episodes go to `episodes.jsonl` in the resume directory, one line each behind a header line with the
-//! run's key, and are never computed again. A line torn by a kill is dropped.
+//! run's key, and are never computed again. A line torn by a kill is dropped. A finished run leaves them in manifest
+//! order.
 
 mod journal;
 
-use std::{fs::File, io::Write, path::Path, sync::Mutex};
+use std::{collections::BTreeMap, fs::File, io::Write, path::Path, sync::Mutex};
 
 use journal::Journal;
+pub(crate) use journal::{difference, read_episodes, write_episodes};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
 use worldbench_env::{DomainRef, Scene, Simulation};
 
+use crate::shard::Shard;
 use crate::{
     EpisodeContext, EpisodeOutcome, EvalError, Goal, Judge, Manifest, Observation, Pair, Policy, Protocol,
     Score,
@@ -27,7 +30,7 @@ use crate::{
 /// Name of the episode file in the resume directory.
 pub const EPISODES_FILE: &str = "episodes.jsonl";
 
-/// How to run an evaluation; nothing here but `seed` and `limit` can change a result.
+/// How to run an evaluation; nothing here but `seed`, `limit` and `shard` can change a result.
 #[derive(Clone, Copy, Default)]
 pub struct EvalOptions<'a> {
     /// Seed of every episode's random stream.
@@ -36,6 +39,8 @@ pub struct EvalOptions<'a> {
     pub threads: usize,
     /// Only the first `limit` pairs.
     pub limit: Option<usize>,
+    /// Only this part of them.
+    pub shard: Option<Shard>,
     /// Where finished episodes are kept and looked for.
     pub resume_dir: Option<&'a Path>,
     /// Called after every episode, from any thread.
@@ -118,15 +123,11 @@ pub fn evaluate(
         Some(dir) => Journal::open(dir, &key).map(|(kept, journal)| (kept, Some(journal)))?,
         None => (Vec::new(), None),
     };
-    let mut done: Vec<Option<EpisodeOutcome>> = vec![None; total];
-    for outcome in kept {
-        let index = outcome.index;
-        if let Some(slot) = done.get_mut(index) {
-            *slot = Some(outcome);
-        }
-    }
-    let missing: Vec<usize> = (0..total).filter(|&i| done[i].is_none()).collect();
-    let finished = Mutex::new(Finished { journal, done });
+    let wanted: Vec<usize> = (0..total).filter(|&i| options.shard.is_none_or(|s| s.holds(i))).collect();
+    let in_order = kept.is_sorted_by_key(|outcome| outcome.index);
+    let done: BTreeMap<usize, EpisodeOutcome> = kept.into_iter().map(|o| (o.index, o)).collect();
+    let missing: Vec<usize> = wanted.iter().copied().filter(|i| !done.contains_key(i)).collect();
+    let finished = Mutex::new(Finished { journal, done, wanted });
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()
@@ -139,8 +140,13 @@ pub fn evaluate(
             finished.add(outcome, options.progress)
         })
     })?;
-    let finished = finished.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let outcomes: Vec<EpisodeOutcome> = finished.done.into_iter().flatten().collect();
+    let Finished { wanted, mut done, .. } =
+        finished.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let (Some(dir), false) = (options.resume_dir, missing.is_empty() && in_order) {
+        // In manifest order, so that the file does not depend on which thread was faster.
+        write_episodes(dir, &key, done.values())?;
+    }
+    let outcomes: Vec<EpisodeOutcome> = wanted.iter().filter_map(|i| done.remove(i)).collect();
     Ok(Evaluation {
         key,
         protocol: protocol.name.clone(),
@@ -214,6 +220,7 @@ pub fn run_episode(
         states: Vec::with_capacity(protocol.budget + 1),
         plan_seconds: 0.0,
         plans: 0,
+        plan_costs: Vec::new(),
         factors: pair.factors.clone(),
     };
     let mut judge = Judge::new(protocol.limits);
@@ -236,6 +243,7 @@ pub fn run_episode(
     }
     outcome.plan_seconds = acting.plan_seconds();
     outcome.plans = acting.plans();
+    outcome.plan_costs = acting.plan_costs();
     Ok(outcome)
 }
 
@@ -250,7 +258,10 @@ fn note(outcome: &mut EpisodeOutcome, env: &dyn Simulation) -> Vec<f64> {
 
 struct Finished {
     journal: Option<Journal>,
-    done: Vec<Option<EpisodeOutcome>>,
+    /// By index; those of earlier runs of the directory included.
+    done: BTreeMap<usize, EpisodeOutcome>,
+    /// Indices of the pairs of this run.
+    wanted: Vec<usize>,
 }
 
 impl Finished {
@@ -262,13 +273,12 @@ impl Finished {
         if let Some(journal) = &mut self.journal {
             journal.append(&outcome)?;
         }
-        let index = outcome.index;
-        self.done[index] = Some(outcome);
+        self.done.insert(outcome.index, outcome);
         if let Some(report) = progress {
-            let known = self.done.iter().flatten();
+            let known = self.wanted.iter().filter_map(|i| self.done.get(i));
             report(&Progress {
                 done: known.clone().count(),
-                total: self.done.len(),
+                total: self.wanted.len(),
                 successes: known.filter(|o| o.success).count(),
             });
         }

@@ -54,6 +54,11 @@ pub(crate) const MAIN: &[Section] = &[
     },
 ];
 
+/// What stands above the sections of [`INVERSE_Q`].
+pub(crate) const INVERSE_Q_ABOUT: &str = "The name is read in two ways, and both are here: *inverse* Q-learning, which \
+    recovers a Q-function from demonstrations alone (IQ-Learn), and *implicit* Q-learning, which learns values offline by \
+    expectile regression (GCIQL, and GCIVL without a Q-function).";
+
 pub(crate) const INVERSE_Q: &[Section] = &[
     Section {
         system: System::IqLearn,

@@ -8,6 +8,7 @@ use serde_json::json;
 use worldbench_data::Store;
 use worldbench_env::domain;
 use worldbench_eval::protocol::{DEFAULT, Split};
+use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training};
 use worldbench_eval::{
     CollectConfig, EvalOptions, Evaluation, Manifest, Policy, Protocol, RowResult, collect, evaluate,
     gif::write_gif, report::write_markdown, rows::terminal_table,
@@ -19,7 +20,7 @@ use worldbench_train::checkpoint::write_atomic;
 
 use crate::config::{BENCH, COLLECT, ConfigArgs, environment, unknown};
 use crate::learned::{self, Acting, Trained, Use};
-use crate::output::{Outcome, bar, print};
+use crate::output::{Outcome, bar, command_line, print};
 use crate::policy::load_policy;
 
 /// Run a benchmark: collect data, train the baselines, score them beside floor and ceiling
@@ -79,6 +80,12 @@ struct Model {
     train: String,
     #[serde(default)]
     set: Vec<String>,
+    /// Training seeds, each a model of its own; none for the seed of the training preset.
+    #[serde(default)]
+    seeds: Vec<u64>,
+    /// What its directories are called after the preset: empty, or `-seed1`.
+    #[serde(skip)]
+    suffix: String,
     /// Planners of a world model; a policy has none and makes one row.
     #[serde(default)]
     planners: Vec<String>,
@@ -93,6 +100,30 @@ struct Model {
     /// Precision of rollouts, `f32` or `bf16`; named in the row.
     #[serde(default, with = "precision")]
     precision: Precision,
+}
+
+impl Model {
+    /// One model for each of its seeds.
+    fn per_seed(self) -> Vec<Self> {
+        if self.seeds.is_empty() {
+            return vec![self];
+        }
+        let model = |&seed: &u64| {
+            let mut model = self.clone();
+            model.set.push(format!("seed={seed}"));
+            // The first seed, usually 0, keeps the plain name.
+            if Some(&seed) != self.seeds.first() {
+                model.suffix = format!("-seed{seed}");
+            }
+            model
+        };
+        self.seeds.iter().map(model).collect()
+    }
+
+    /// Name of its directories.
+    fn name(&self) -> String {
+        format!("{}{}", self.train, self.suffix)
+    }
 }
 
 /// A precision by its name.
@@ -173,6 +204,9 @@ fn read_with_included(name: &str, split: Option<&str>) -> Result<Vec<Preset>> {
         presets.push(Preset { env, references, collect, models, include: Vec::new(), ..first.clone() });
     }
     presets.insert(0, first);
+    for preset in &mut presets {
+        preset.models = std::mem::take(&mut preset.models).into_iter().flat_map(Model::per_seed).collect();
+    }
     Ok(presets)
 }
 
@@ -277,6 +311,7 @@ impl Bench {
                 limit: Some(total),
                 resume_dir: Some(&self.directory.join("rows").join(self.file(name))),
                 progress: Some(&|now| bar.set_position(now.done as u64)),
+                ..EvalOptions::default()
             },
         )?;
         bar.finish_and_clear();
@@ -289,6 +324,11 @@ impl Bench {
         let directory = self.directory.join("rows").join(&file);
         let text = serde_json::to_string_pretty(&row)? + "\n";
         write_atomic(&directory.join("summary.json"), text.as_bytes())?;
+        if !directory.join(PROVENANCE_FILE).is_file() {
+            let weights = row.checkpoint.as_ref().map(|checkpoint| self.directory.join(checkpoint));
+            let training = weights.map_or(Ok(None), |weights| Training::of_checkpoint(&weights))?;
+            Provenance { training, ..Provenance::here(&command_line(), 0) }.save(&directory)?;
+        }
         let episode = evaluation.outcomes.iter().position(|o| o.success && o.steps > 10).unwrap_or(0);
         let picture = directory.join("episode.gif");
         if !picture.exists() {
@@ -346,8 +386,8 @@ impl Bench {
         });
         let sets: Vec<String> = model.set.iter().cloned().chain(encoder).collect();
         let config = learned::train_config(&model.train, &sets)?;
-        let target = self.directory.join("checkpoints").join(self.file(&model.train));
-        let run = self.directory.join("train").join(self.file(&model.train));
+        let target = self.directory.join("checkpoints").join(self.file(&model.name()));
+        let run = self.directory.join("train").join(self.file(&model.name()));
         // The trainer itself knows whether the run is complete; a finished one returns at once.
         let trained = learned::train(&config, data, &run)?;
         let Trained { seconds, parameters } = trained;
@@ -404,6 +444,7 @@ impl Bench {
         let mut row = RowResult::new(system, &self.protocol.environment, &evaluation, &self.limited(command));
         row.planner = label;
         row.checkpoint = Some(shown);
+        row.train_seed = Some(config.seed);
         learned::describe(config, &model.solver_set, &mut row);
         self.finish(&name, row, &evaluation)
     }
@@ -422,5 +463,5 @@ impl Model {
 
 fn row_name(model: &Model, planner: Option<&str>) -> String {
     let planner = planner.map(|planner| learned::file_label(planner, model.precision));
-    std::iter::once(model.train.clone()).chain(planner).collect::<Vec<_>>().join("-")
+    std::iter::once(model.name()).chain(planner).collect::<Vec<_>>().join("-")
 }

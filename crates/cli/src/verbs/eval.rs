@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use worldbench_env::{DomainRef, domain};
 use worldbench_eval::{
-    EvalOptions, Evaluation, Manifest, Protocol, RowResult, evaluate, gif::write_gif, rows::terminal_table,
+    EvalOptions, Evaluation, Manifest, Protocol, Provenance, RowResult, evaluate,
+    gif::write_gif,
+    results::SUMMARY_FILE,
+    rows::terminal_table,
+    seeds::group,
+    shard::{PART_FILE, Part, Shard},
 };
 
 use crate::{
-    output::{Outcome, bar, command_line, print, print_json},
+    output::{Outcome, bar, command_line, command_words, print, print_json, quoted},
     pairs::PairArgs,
     policy::{Loaded, PolicyArgs, trained_on},
 };
@@ -26,6 +31,9 @@ Examples:
   worldbench eval --policy oracle --episodes 20
   worldbench eval --policy random,no-op,replay,weak,oracle --out results/dev
   worldbench eval --policy oracle --out results/oracle --gif 0,7
+  worldbench eval --policy random --seeds 3
+  worldbench eval --policy oracle --shard 2/8 --out parts/2
+  worldbench eval --policy-cmd 'python3 examples/agent.py' --out results/mine
   worldbench eval --env two-room --policy random,oracle
   worldbench eval --policy random --protocol swm-v1 --data demos.wbs")]
 pub struct Args {
@@ -39,6 +47,13 @@ pub struct Args {
     /// Seed of the policies' random streams
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Run this many seeds, from --seed on, and show mean, smallest and largest rate; each seed has its own directory
+    /// inside --out
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seeds: u64,
+    /// Run part i of N only (i from 1), to be joined by `worldbench merge`
+    #[arg(long, value_name = "i/N", requires = "out")]
+    shard: Option<Shard>,
     /// Episodes run at the same time; 0 takes one per core
     #[arg(long, default_value_t = 0, value_parser = crate::config::threads)]
     threads: usize,
@@ -55,14 +70,18 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let policies = args.policy.load()?;
+    let policies = args.policy.load(&args.pairs)?;
     let (protocol, manifest) = args.pairs.resolve(trained_on(&policies))?;
     let total = args.episodes.unwrap_or(usize::MAX).min(manifest.pairs.len());
     if total == 0 {
         bail!("--episodes 0 leaves nothing to run; give at least 1");
     }
-    if let Some(episode) = args.gif.iter().find(|&&episode| episode >= total) {
-        bail!("--gif {episode}: there is no such episode; {total} are run, numbered from 0");
+    if let Some(episode) = args.gif.iter().find(|&&episode| episode >= total || !args.holds(episode)) {
+        let part = args.shard.map_or(String::new(), |shard| format!(" in part {shard}"));
+        bail!("--gif {episode}: there is no such episode{part}; {total} are run, numbered from 0");
+    }
+    if let Some(shard) = args.shard.filter(|shard| shard.count() > total) {
+        bail!("--shard {shard}: there are only {total} episodes; give fewer parts");
     }
     let mut rows = Vec::new();
     for loaded in &policies {
@@ -70,49 +89,143 @@ pub fn run(args: &Args) -> Result<Outcome> {
             1 => out.clone(),
             _ => out.join(loaded.policy.name()),
         });
-        let evaluation = score(args, loaded, (&protocol, &manifest), dir.as_deref(), total)?;
-        let mut row = RowResult::new(loaded.system, &protocol.environment, &evaluation, &command_line());
-        if let Some((planner, checkpoint)) = &loaded.learned {
-            (row.planner, row.checkpoint) = (planner.clone(), Some(checkpoint.clone()));
+        for seed in args.seeds()? {
+            let dir = dir.as_ref().map(|dir| match args.seeds {
+                1 => dir.clone(),
+                _ => dir.join(format!("seed-{seed}")),
+            });
+            let row = one(args, loaded, (&protocol, &manifest), seed, dir.as_deref(), total)?;
+            if args.json {
+                print_json(&row)?;
+            }
+            rows.push(row);
         }
-        row.notes.extend(protocol.remark().map(str::to_string));
-        pictures(args, protocol.env()?, &evaluation, dir.as_deref())?;
-        if let Some(dir) = &dir {
-            save(&dir.join("summary.json"), &row)?;
-        }
-        if args.json {
-            print_json(&row)?;
-        }
-        rows.push(row);
     }
-    if !args.json {
-        print(report(args, &rows))?;
+    let groups = group(&rows);
+    if args.json {
+        if args.seeds > 1 {
+            groups.iter().try_for_each(print_json)?;
+        }
+        return Ok(Outcome::Done);
+    }
+    print(report(args, &rows))?;
+    for group in groups.iter().filter(|_| args.seeds > 1) {
+        print(format!(
+            "{}, mean (min to max) over {}: {}, block-moved {}",
+            group.label,
+            group.seeds_text(),
+            group.all.text(),
+            group.block_moved.text()
+        ))?;
     }
     Ok(Outcome::Done)
 }
 
-fn score(
+impl Args {
+    /// The seeds of the evaluations.
+    fn seeds(&self) -> Result<std::ops::Range<u64>> {
+        if self.seeds == 0 {
+            bail!("--seeds 0 leaves nothing to run; give at least 1");
+        }
+        let end = self.seed.checked_add(self.seeds).context("--seed is too large for so many --seeds")?;
+        Ok(self.seed..end)
+    }
+
+    fn holds(&self, pair: usize) -> bool {
+        self.shard.is_none_or(|shard| shard.holds(pair))
+    }
+}
+
+/// Runs one policy with one seed and keeps what `--out` asks for.
+fn one(
     args: &Args,
     loaded: &Loaded,
     (protocol, manifest): (&Protocol, &Manifest),
+    seed: u64,
     dir: Option<&Path>,
     total: usize,
-) -> Result<Evaluation> {
+) -> Result<RowResult> {
+    if let Some(dir) = dir {
+        same_part(dir, args.shard)?;
+    }
     let bar = bar(total, &loaded.policy.name());
     let evaluation = evaluate(
         protocol,
         manifest,
         loaded.policy.as_ref(),
         &EvalOptions {
-            seed: args.seed,
+            seed,
             threads: args.threads,
             limit: Some(total),
+            shard: args.shard,
             resume_dir: dir,
-            progress: Some(&|now| bar.set_position(now.done as u64)),
+            progress: Some(&|now| {
+                bar.set_length(now.total as u64);
+                bar.set_position(now.done as u64);
+            }),
         },
     )?;
     bar.finish_and_clear();
-    Ok(evaluation)
+    let command = row_command(seed);
+    let mut row = RowResult::new(loaded.system, &protocol.environment, &evaluation, &command);
+    loaded.label(&mut row);
+    row.notes.extend(protocol.remark().map(str::to_string));
+    pictures(args, protocol.env()?, &evaluation, dir)?;
+    if let Some(dir) = dir {
+        let provenance = Provenance {
+            training: loaded.training.clone(),
+            ..Provenance::here(&command_line(), args.threads)
+        };
+        provenance.save(dir)?;
+        match args.shard {
+            Some(shard) => Part { shard, total, row: row.clone() }.save(dir)?,
+            None => row.save(&dir.join(SUMMARY_FILE))?,
+        }
+    }
+    if let Some(shard) = args.shard {
+        row.notes.push(format!("part {shard} alone; join all parts with `worldbench merge`"));
+    }
+    Ok(row)
+}
+
+/// Refuses to mix a part with another part or with a whole evaluation.
+fn same_part(dir: &Path, shard: Option<Shard>) -> Result<()> {
+    let path = dir.join(PART_FILE);
+    let here = || shard.map_or("the whole evaluation".to_string(), |shard| format!("part {shard}"));
+    if path.is_file() {
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let part: Part = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        if Some(part.shard) != shard {
+            bail!("{} holds part {}, and this is {}; give another --out", dir.display(), part.shard, here());
+        }
+    } else if shard.is_some() && dir.join(SUMMARY_FILE).is_file() {
+        bail!("{} holds a whole evaluation, and this is {}; give another --out", dir.display(), here());
+    }
+    Ok(())
+}
+
+/// The command that makes a row: the one typed, with its own seed and without the flags that change no score.
+fn row_command(seed: u64) -> String {
+    let mut words = Vec::new();
+    let mut typed = command_words().into_iter();
+    while let Some(word) = typed.next() {
+        let (flag, value) =
+            word.split_once('=').map_or((word.as_str(), None), |(flag, value)| (flag, Some(value)));
+        match flag {
+            "--json" => {}
+            "--out" | "--shard" | "--threads" | "--gif" | "--seeds" | "--seed" | "--policy-timeout" => {
+                if value.is_none() {
+                    typed.next();
+                }
+            }
+            _ => words.push(word),
+        }
+    }
+    if seed != 0 {
+        words.extend(["--seed".to_string(), seed.to_string()]);
+    }
+    quoted(words)
 }
 
 fn pictures(args: &Args, env: DomainRef, evaluation: &Evaluation, dir: Option<&Path>) -> Result<()> {
@@ -121,17 +234,13 @@ fn pictures(args: &Args, env: DomainRef, evaluation: &Evaluation, dir: Option<&P
             Some(dir) => dir.join(format!("episode-{episode:03}.gif")),
             None => PathBuf::from(format!("{}-{episode:03}.gif", evaluation.key.policy)),
         };
-        write_gif(&name, env, &evaluation.outcomes[episode])?;
+        let outcome = evaluation.outcomes.iter().find(|outcome| outcome.index == episode);
+        write_gif(&name, env, outcome.context("the episode was not run")?)?;
         if !args.json {
             print(format!("wrote {}", name.display()))?;
         }
     }
     Ok(())
-}
-
-fn save(path: &Path, row: &RowResult) -> Result<()> {
-    let text = serde_json::to_string_pretty(row)?;
-    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A block of lines for one policy, a table for several.

@@ -3,18 +3,21 @@
 mod bench;
 mod checkpoints;
 mod collect;
+mod compare;
 mod completions;
 mod config;
 mod data;
 mod diagnose;
 mod envs;
 mod eval;
+mod merge;
 mod perf;
 mod plan;
 mod plot;
 mod pretrain;
 mod protocol;
 mod replay;
+mod report;
 mod selftest;
 mod train;
 
@@ -48,6 +51,9 @@ enum Verb {
     Collect(collect::Args),
     Data(data::Args),
     Eval(eval::Args),
+    Merge(merge::Args),
+    Compare(compare::Args),
+    Report(report::Args),
     Checkpoints(checkpoints::Args),
     Plan(plan::Args),
     Plot(plot::Args),
@@ -72,6 +78,9 @@ impl Cli {
             Verb::Collect(args) => collect::run(&args),
             Verb::Data(args) => data::run(&args),
             Verb::Eval(args) => eval::run(&args),
+            Verb::Merge(args) => merge::run(&args),
+            Verb::Compare(args) => compare::run(&args),
+            Verb::Report(args) => report::run(&args),
             Verb::Checkpoints(args) => checkpoints::run(&args),
             Verb::Plan(args) => plan::run(&args),
             Verb::Plot(args) => plot::run(&args),

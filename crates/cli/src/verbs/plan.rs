@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let policies = args.policy.load()?;
+    let policies = args.policy.load(&args.pairs)?;
     let [loaded] = policies.as_slice() else { bail!("`plan` runs one policy; give one name to --policy") };
     let (protocol, manifest) = args.pairs.resolve(trained_on(&policies))?;
     let env = protocol.env()?;

@@ -56,3 +56,109 @@ fn plan_writes_a_gif() {
     assert_eq!((&outcome["index"], &outcome["success"]), (&2.into(), &true.into()));
     assert!(dir.path().join("episode.gif").is_file());
 }
+
+/// Random on seven pairs with more flags, into `dir`.
+fn seven(dir: &Path, more: &[&str]) -> std::process::Output {
+    let args = ["eval", "--policy", "random", "--episodes", "7", "--out", text(dir)];
+    worldbench(&[&args, more].concat())
+}
+
+#[test]
+fn merged_parts_are_the_unsharded_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    assert!(seven(&at("whole"), &["--threads", "2"]).status.success());
+    for (i, threads) in ["1", "2", "1"].iter().enumerate() {
+        let shard = format!("{}/3", i + 1);
+        let part = at("parts").join(format!("{}", i + 1));
+        let output = seven(&part, &["--threads", threads, "--shard", &shard]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(stdout(&output).contains("worldbench merge"), "{}", stdout(&output));
+    }
+    let parts: Vec<String> = (1..=3).map(|i| text(&at("parts").join(i.to_string())).to_string()).collect();
+    let joined = at("joined");
+    let output = worldbench(&["merge", &parts[2], &parts[0], &parts[1], "--out", text(&joined)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for file in ["episodes.jsonl", "summary.json"] {
+        let read = |dir: &Path| std::fs::read_to_string(dir.join(file)).unwrap();
+        assert_eq!(read(&joined), read(&at("whole")), "{file}");
+    }
+    assert!(
+        refused(&["merge", &parts[0], &parts[2], "--out", text(&joined)]).contains("part 2/3 is missing")
+    );
+    let other = seven(Path::new(&parts[0]), &["--shard", "2/3"]);
+    assert!(stderr(&other).contains("holds part 1/3"), "{}", stderr(&other));
+}
+
+#[test]
+fn seeds_are_summarised_and_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, three, other] = ["one", "three", "other"].map(|name| dir.path().join(name));
+    assert!(seven(&one, &[]).status.success());
+    let output = seven(&three, &["--seeds", "3"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("mean (min to max) over 3 evaluation seeds"), "{}", stdout(&output));
+    // The first of several seeds is the run of one seed.
+    let read = |path: PathBuf| std::fs::read_to_string(path.join("episodes.jsonl")).unwrap();
+    assert_eq!(read(one.clone()), read(three.join("seed-0")));
+    let shown = json(&["compare", text(&three), text(&one), "--json"]);
+    assert_eq!((&shown["all"]["n"], &shown["evaluations"]), (&7.into(), &serde_json::json!([3, 1])));
+    let output = worldbench(&["compare", text(&one), text(&one)]);
+    assert!(stdout(&output).contains("no difference shown"), "{}", stdout(&output));
+    assert!(seven(&other, &["--episodes", "6"]).status.code() == Some(2), "given twice");
+    let output = worldbench(&["eval", "--policy", "random", "--episodes", "6", "--out", text(&other)]);
+    assert!(output.status.success());
+    assert!(refused(&["compare", text(&one), text(&other)]).contains("same --episodes"));
+    let provenance = std::fs::read_to_string(one.join("provenance.json")).unwrap();
+    let provenance: Value = serde_json::from_str(&provenance).unwrap();
+    assert!(provenance["command"].as_str().unwrap().starts_with("worldbench eval --policy random"));
+    assert!(provenance["machine"]["cores"].as_u64().unwrap() > 0);
+}
+
+/// The Python agent of the repository, or nothing where there is no Python.
+fn agent() -> Option<String> {
+    let found = Command::new("python3").arg("--version").output().is_ok_and(|o| o.status.success());
+    if !found {
+        println!("skipped: there is no python3");
+        return None;
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/agent.py");
+    Some(format!("python3 '{}'", path.display()))
+}
+
+#[test]
+fn the_example_agent_is_scored() {
+    let Some(command) = agent() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let run = |threads: &str| {
+        let out = dir.path().join(threads);
+        let args = ["eval", "--policy-cmd", &command, "--episodes", "6", "--threads", threads];
+        let output = worldbench(&[&args[..], &["--out", text(&out), "--json"]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let row: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&row["system"], &row["planner"]), (&"external".into(), &"straight walk".into()));
+        assert_eq!(row["variant"], command.as_str());
+        assert!(row["notes"][0].as_str().unwrap().contains("64 px frames and proprioception"), "{row}");
+        row["score"]["all"].clone()
+    };
+    assert_eq!(run("1"), run("2"));
+    // What is not measured is equal for one and two processes.
+    let episodes = |threads: &str| {
+        let text = std::fs::read_to_string(dir.path().join(threads).join("episodes.jsonl")).unwrap();
+        let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines.iter_mut().for_each(|line| line["plan_seconds"] = 0.into());
+        lines
+    };
+    assert_eq!(episodes("1"), episodes("2"));
+}
+
+#[test]
+fn agents_that_misbehave_are_refused() {
+    let refuse = |command: &str| refused(&["eval", "--policy-cmd", command, "--episodes", "1"]);
+    assert!(refuse("no-such-program").contains("no-such-program"));
+    assert!(refused(&["eval", "--policy-cmd", "x", "--policy-timeout", "0"]).contains("above 0"));
+    if agent().is_some() {
+        let noisy = refuse("python3 -c 'print(\"loading\")'");
+        assert!(noisy.contains("`loading`") && noisy.contains("standard error"), "{noisy}");
+    }
+}

@@ -1,6 +1,6 @@
 use super::*;
 
-const VERBS: [&[&str]; 35] = [
+const VERBS: [&[&str]; 38] = [
     &["bench"],
     &["train"],
     &["pretrain"],
@@ -19,6 +19,9 @@ const VERBS: [&[&str]; 35] = [
     &["data", "repair"],
     &["data", "stats"],
     &["eval"],
+    &["merge"],
+    &["compare"],
+    &["report"],
     &["plan"],
     &["plot"],
     &["plot", "value"],
@@ -69,6 +72,16 @@ fn bad_input_is_refused_with_a_remedy() {
     for (args, expect) in [
         (&["eval", "--policy", "random", "--episodes", "0"][..], "at least 1"),
         (&["eval", "--policy", "random", "--episodes", "3", "--gif", "3"], "numbered from 0"),
+        (&["eval", "--policy", "random", "--shard", "3/2", "--out", "target/x"], "i/N"),
+        (
+            &["eval", "--policy", "random", "--episodes", "2", "--shard", "3/3", "--out", "target/x"],
+            "fewer parts",
+        ),
+        (&["eval", "--policy", "random", "--seeds", "0"], "at least 1"),
+        (&["merge", "no/such/part", "--out", "target/x"], "no/such/part"),
+        (&["compare", "no/such/a", "no/such/b"], "no/such/a"),
+        (&["report", "no/such/run", "-o", "target/x.html"], "no/such/run"),
+        (&["report", "no/such/run", "-o", "target/x.pdf"], ".html or .md"),
         (&["eval", "--policy", "random", "--data", "x.wbs"], "leave --data out"),
         (&["eval", "--policy", "random", "--env", "tworoom"], "did you mean `two_room`"),
         (&["collect", "--out", "x.wbs", "--env", "push-tee"], "did you mean `push_t`"),

@@ -6,15 +6,18 @@
 //!   demonstrations wherever data are made.
 //! * [`planner`]: any learned world model with any solver.
 //! * [`feed_forward`]: any learned goal-conditioned policy.
+//! * [`external`]: any program that speaks the line protocol.
 //! * [`outline`]: the block as a set of rectangles, for contact points and for paths around it.
 
 pub mod expert;
+pub mod external;
 pub mod feed_forward;
 pub mod oracle;
 pub mod outline;
 pub mod planner;
 
 pub use expert::{Expert, ExpertConfig, Style};
+pub use external::External;
 pub use feed_forward::{FeedForward, FeedForwardConfig};
 pub use oracle::{Oracle, OracleConfig};
 pub use planner::{Planner, PlannerConfig};

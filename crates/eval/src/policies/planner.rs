@@ -100,6 +100,7 @@ impl Policy for Planner {
             left: context.budget,
             stream: context.stream,
             seconds: 0.0,
+            costs: Vec::new(),
         }))
     }
 }
@@ -158,6 +159,7 @@ struct Episode {
     left: usize,
     stream: Stream,
     seconds: f64,
+    costs: Vec<Vec<f32>>,
 }
 
 impl Episode {
@@ -174,9 +176,11 @@ impl Episode {
             goal_proprio: self.goal_proprio,
         };
         let mut cost = self.model.problem(&context, self.objective).map_err(|e| e.to_string())?;
-        self.mpc
+        let solution = self
+            .mpc
             .plan(self.solver.as_ref(), cost.as_mut(), self.left, &self.stream)
             .map_err(|e| e.to_string())?;
+        self.costs.push(solution.history.iter().map(|iteration| iteration.best_cost).collect());
         Ok(())
     }
 
@@ -222,5 +226,9 @@ impl EpisodePolicy for Episode {
 
     fn plans(&self) -> usize {
         self.mpc.solves() as usize
+    }
+
+    fn plan_costs(&self) -> Vec<Vec<f32>> {
+        self.costs.clone()
     }
 }

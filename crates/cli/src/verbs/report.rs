@@ -1,0 +1,57 @@
+//! `worldbench report`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use worldbench_eval::html::write_html;
+use worldbench_eval::report::write_markdown;
+use worldbench_eval::{Provenance, ResultDir, RowResult};
+
+use crate::output::{Outcome, command_line, make_parent, print};
+
+/// Write the benchmark page of some results: .html to look at, .md in the mission's layout
+///
+/// The HTML page is one file that loads nothing: tables, success bars with intervals, floor and ceiling, training curves,
+/// planning costs, every episode as an animation, cost and provenance.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  worldbench report benchmarks/push_t -o report.html
+  worldbench report runs/bench-quick results/mine -o report.html
+  worldbench report benchmarks/push_t -o report.md")]
+pub struct Args {
+    /// Result directories (`eval --out`), output folders of `bench`, or directories above them
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// Page to write; its ending says which kind
+    #[arg(short, long, value_name = "FILE.html|FILE.md")]
+    output: PathBuf,
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let kind = args.output.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    if !["html", "md"].contains(&kind) {
+        bail!("--output {}: the name must end in .html or .md", args.output.display());
+    }
+    let mut results: Vec<ResultDir> = Vec::new();
+    for run in &args.runs {
+        for found in ResultDir::find(run)? {
+            if results.iter().all(|known| known.path != found.path) {
+                results.push(found);
+            }
+        }
+    }
+    // Stable: rows of one system keep the order of their directories.
+    results.sort_by_key(|result| (result.row.environment.clone(), result.row.system));
+    make_parent(&args.output)?;
+    match kind {
+        "html" => write_html(&args.output, &results, &Provenance::here(&command_line(), 1))?,
+        _ => {
+            let rows: Vec<RowResult> = results.iter().map(|result| result.row.clone()).collect();
+            write_markdown(&args.output, &rows, &[])?;
+        }
+    }
+    let size = std::fs::metadata(&args.output).map_or(0, |file| file.len());
+    print(format!("wrote {} ({} rows, {} kB)", args.output.display(), results.len(), size / 1000))?;
+    Ok(Outcome::Done)
+}
