@@ -48,6 +48,7 @@ pub const PRETRAIN: Presets = &[
 pub const PLAN: Presets = &[
     ("cem", include_str!("../../../configs/plan/cem.toml")),
     ("mppi", include_str!("../../../configs/plan/mppi.toml")),
+    ("gradient", include_str!("../../../configs/plan/gradient.toml")),
 ];
 
 /// Presets of `bench`.

@@ -12,8 +12,9 @@ use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training};
 use worldbench_eval::{Policy, RowResult, System};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
-use worldbench_train::checkpoint::{file_hash, write_atomic};
+use worldbench_train::checkpoint::{file_hash, write_atomic, write_half};
 use worldbench_train::goal::GoalEncoder;
+use worldbench_train::import::ENCODER;
 use worldbench_train::{Method, Model, ModelConfig, TrainConfig, Trainer};
 
 use crate::config::{PLAN, Presets, TRAIN, unknown};
@@ -67,7 +68,15 @@ pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<Trai
     let store = Arc::new(Store::open(data)?);
     let data_hash = store.hash().to_string();
     let split = Split::by_source(&store, config.validation, config.seed);
-    let mut learner = worldbench_train::learner(config, &store, &split)?;
+    let encoding = bar(0, "encode frames");
+    let mut learner = worldbench_train::learner_with(config, &store, &split, &mut |done, total| {
+        if encoding.is_hidden() && encoding.length() == Some(0) {
+            println!("encoding {total} frames");
+        }
+        encoding.set_length(total as u64);
+        encoding.set_position(done as u64);
+    })?;
+    encoding.finish_and_clear();
     let mut trainer = Trainer::open(config, directory, store, split, config.window_spec(), learner.as_mut())?;
     if trainer.step() > 0 && trainer.step() < config.steps {
         print(format!("{}: continuing at step {} of {}", directory.display(), trainer.step(), config.steps))?;
@@ -121,22 +130,34 @@ pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<Trai
     Ok(trained)
 }
 
-/// Copies what evaluation needs out of the finished run `run` into `target`.
-pub fn export(run: &Path, target: &Path, card: &str) -> Result<()> {
-    std::fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
-    for name in ["model.safetensors", "config.toml"] {
-        let bytes = std::fs::read(run.join(name))
-            .with_context(|| format!("cannot read {}; train the run to its end", run.join(name).display()))?;
-        write_atomic(&target.join(name), &bytes)?;
+/// Files that make a checkpoint.
+pub const CHECKPOINT: [&str; 2] = ["model.safetensors", "config.toml"];
+
+/// Copies what evaluation needs out of the finished run `from` into `out`; matrices as f16 if `half`.
+pub fn export(from: &Path, out: &Path, half: bool) -> Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let [weights, config] = CHECKPOINT;
+    let optional = [ENCODER, CARD, PROVENANCE_FILE].into_iter().filter(|name| from.join(name).is_file());
+    for name in optional.chain([config]) {
+        let bytes = std::fs::read(from.join(name)).with_context(|| {
+            format!("cannot read {}; train the run to its end", from.join(name).display())
+        })?;
+        write_atomic(&out.join(name), &bytes)?;
     }
-    let provenance = run.join(PROVENANCE_FILE);
-    if provenance.is_file() {
-        let bytes =
-            std::fs::read(&provenance).with_context(|| format!("cannot read {}", provenance.display()))?;
-        write_atomic(&target.join(PROVENANCE_FILE), &bytes)?;
+    let (from, out) = (from.join(weights), out.join(weights));
+    if half {
+        write_half(&from, &out)?;
+    } else {
+        write_atomic(
+            &out,
+            &std::fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?,
+        )?;
     }
-    Ok(write_atomic(&target.join("card.md"), card.as_bytes())?)
+    Ok(())
 }
+
+/// File of a checkpoint that tells where it comes from.
+pub const CARD: &str = "card.md";
 
 /// How a checkpoint acts.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::provenance::{Provenance, Training};
-use crate::report::{BUDGET_NOTE, bound, environment_title, hard_notes};
+use crate::report::{bound, budget_note, environment_title, hard_notes};
 use crate::rows::{hard_label, tail};
 use crate::sections::{FURTHER, INVERSE_Q, INVERSE_Q_ABOUT, MAIN, Section};
 use crate::seeds::{self, SeedGroup};
@@ -39,7 +39,7 @@ struct Data<'a> {
     logs: Vec<Log>,
     scenes: Vec<Scene>,
     sections: Vec<Value>,
-    budget_note: &'static str,
+    budget_note: String,
     /// What the column of hard pairs is called.
     hard: &'static str,
     /// What the hard pairs of each environment are.
@@ -180,7 +180,7 @@ fn data<'a>(results: &'a [ResultDir], made: &'a Provenance, kept: usize) -> Resu
         logs: logs.into_iter().map(|(_, log)| log).collect(),
         scenes,
         sections: sections(),
-        budget_note: BUDGET_NOTE,
+        budget_note: budget_note(&rows),
         hard: hard_label(&rows),
         hard_notes: hard_notes(&rows),
         made,

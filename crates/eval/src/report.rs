@@ -14,8 +14,15 @@ use crate::{
     seeds,
 };
 
-pub(crate) const BUDGET_NOTE: &str = "The budget is fixed at 50 environment steps, unlike the unlimited budget of the original \
-    paper: numbers on this page and in the paper are not comparable.";
+/// What every section says of the budget.
+pub(crate) fn budget_note(rows: &[RowResult]) -> String {
+    let fixed = "The budget is fixed at 50 environment steps, unlike the unlimited budget of the original paper: numbers on \
+                 this page and in the paper are not comparable.";
+    let exception = " Rows of the protocol `unlimited` are the exception: they replan until they succeed or ten plans are \
+                     used up.";
+    let unlimited = rows.iter().any(|row| row.protocol == "unlimited");
+    format!("{fixed}{}", if unlimited { exception } else { "" })
+}
 
 /// The page made from `rows`; `notes` go below the summary (machine, data, date of the run ...).
 #[must_use]
@@ -60,7 +67,7 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
         out,
         format_args!("\n{level}# Training objective\n\n$${}$$\n\n{}\n", section.formula, section.symbols),
     );
-    push(out, format_args!("\n{level}# Benchmark\n\n{BUDGET_NOTE}\n\n"));
+    push(out, format_args!("\n{level}# Benchmark\n\n{}\n\n", budget_note(rows)));
     let own: Vec<&RowResult> = rows.iter().filter(|row| row.system == section.system).collect();
     if own.is_empty() {
         out.push_str("No row: its cell has not been run.\n");

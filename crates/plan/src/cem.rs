@@ -65,8 +65,7 @@ impl Solver for Cem {
             search.fit_elites(0.0);
             search.finish(iteration, None, observe);
         }
-        let cost = search.elite_cost() as f32;
-        Ok(Solution { actions: search.mean, cost, history: search.history, nominal: None })
+        Ok(search.end_at_mean())
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cem::Cem;
 use crate::error::PlanError;
+use crate::gradient::Gradient;
 use crate::icem::Icem;
 use crate::mppi::Mppi;
 use crate::mppi_pldm::MppiPldm;
@@ -24,6 +25,8 @@ pub enum SolverConfig {
     PredictiveSampling(PredictiveSampling),
     /// Path integral control as in the original PLDM.
     MppiPldm(MppiPldm),
+    /// Gradient descent.
+    Gradient(Gradient),
 }
 
 impl Default for SolverConfig {
@@ -44,6 +47,7 @@ impl SolverConfig {
             Self::Icem(c) => c.validate().map(|()| Box::new(c.clone()) as Box<dyn Solver>),
             Self::PredictiveSampling(c) => c.validate().map(|()| Box::new(c.clone()) as Box<dyn Solver>),
             Self::MppiPldm(c) => c.validate().map(|()| Box::new(c.clone()) as Box<dyn Solver>),
+            Self::Gradient(c) => c.validate().map(|()| Box::new(c.clone()) as Box<dyn Solver>),
         }
     }
 }
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn every_kind_builds_with_its_defaults() {
-        for kind in ["cem", "mppi", "icem", "predictive-sampling", "mppi-pldm"] {
+        for kind in ["cem", "mppi", "icem", "predictive-sampling", "mppi-pldm", "gradient"] {
             let config = parse(&format!("kind = \"{kind}\""));
             assert_eq!(config.build().unwrap().name(), kind);
             let text = toml::to_string(&config).unwrap();
@@ -140,6 +144,7 @@ mod tests {
             ("kind = \"icem\"\nalpha = 1.5", "alpha"),
             ("kind = \"icem\"\nlow = [1.0]\nhigh = [0.0]", "high"),
             ("kind = \"mppi-pldm\"\nlambda = 0.0", "lambda"),
+            ("kind = \"gradient\"\noptimizer = \"sgd\"", "weight_decay"),
         ] {
             let message = parse(text).build().unwrap_err().to_string();
             assert!(message.contains(&format!("`{key}`")), "{message}");

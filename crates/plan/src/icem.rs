@@ -142,13 +142,7 @@ impl Solver for Icem {
             }
             search.finish(iteration, None, observe);
         }
-        let best = search.order[0];
-        let (actions, cost) = if self.return_mean {
-            (search.mean.clone(), search.elite_cost() as f32)
-        } else {
-            (search.plan(best).to_vec(), search.costs[best])
-        };
-        Ok(Solution { actions, cost, history: search.history, nominal: None })
+        Ok(if self.return_mean { search.end_at_mean() } else { search.end_at_best() })
     }
 }
 

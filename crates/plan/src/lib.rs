@@ -1,4 +1,4 @@
-//! Sampling planners over plain arrays: CEM, MPPI and model-predictive control.
+//! Planners over plain arrays: CEM, MPPI, gradient descent and model-predictive control.
 //!
 //! A planner searches the action sequence that a [`Cost`] (a learned model, or the true simulator) likes best.
 //! All arrays are row-major `f32` slices: candidates `[S, H, D]`, plans `[H, D]`. Randomness comes from keyed
@@ -7,6 +7,7 @@
 mod cem;
 mod config;
 mod error;
+mod gradient;
 mod icem;
 mod model;
 mod mpc;
@@ -23,6 +24,7 @@ mod solver;
 pub use cem::Cem;
 pub use config::{SolverConfig, TopK};
 pub use error::{CostError, PlanError};
+pub use gradient::{Gradient, Optimizer};
 pub use icem::{Colour, Icem};
 pub use model::{Context, LatentModel, WorldModel};
 pub use mpc::{History, Mpc, PlanConfig, Replan};
@@ -33,5 +35,6 @@ pub use objective::{Objective, Part, Reduction, Steps};
 pub use policy::GoalPolicy;
 pub use predictive::PredictiveSampling;
 pub use solver::{
-    Chunked, Cost, FixedNoise, Iteration, IterationStats, KeyedNoise, NoiseSource, Shape, Solution, Solver,
+    Chunked, Cost, DIFFERENCE, FixedNoise, Iteration, IterationStats, KeyedNoise, NoiseSource, Shape,
+    Solution, Solver,
 };

@@ -1,18 +1,20 @@
 //! Replays the recorded solves of the planner fixtures with their own noise and compares every step.
-//!
-//! The problem is an analytic cost over plans `[5, 4]` of two episodes:
-//! `sum w (x - goal)^2 + 0.25 sum x[h,d] x[h+1,(d+1) mod D] + 0.8 sum sin(3 x + h)`.
+
+mod problem;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use worldbench_core::Stream;
 
+use self::problem::Problem;
 use crate::config::TopK;
 use crate::error::PlanError;
-use crate::solver::{FixedNoise, Iteration, Shape, Solver};
+use crate::gradient::{Gradient, Optimizer};
+use crate::solver::{Cost, FixedNoise, Iteration, Shape, Solver};
 use crate::{Cem, Colour, Icem, Mppi, PredictiveSampling, TemperatureUnit};
 
 /// One compared tensor.
@@ -61,6 +63,10 @@ pub fn check_bytes(settings: &[u8], tensors: &[u8], tolerances: &[u8]) -> Result
     let mut check = Check { settings, tensors, tolerances, items: Vec::new() };
     check.cost()?;
     check.colours()?;
+    for name in ["sgd", "adam", "adamw", "sgd_noise"] {
+        check.solver(name)?;
+    }
+    check.clipped("sgd_clip")?;
     for name in ["cem", "cem_warm", "mppi_all", "mppi_topk", "predictive_sampling", "icem", "icem_best"] {
         check.solver(name)?;
     }
@@ -77,6 +83,15 @@ struct Settings {
     topk: usize,
     env_bounds: [f32; 2],
     solvers: BTreeMap<String, Parameters>,
+    gradient_common: Descent,
+}
+
+/// What the recorded gradient solvers share.
+#[derive(Deserialize)]
+struct Descent {
+    steps: usize,
+    num_samples: usize,
+    var_scale: f32,
 }
 
 /// Parameters of one recorded solver; each solver has some of them.
@@ -92,6 +107,10 @@ struct Parameters {
     alpha: f32,
     n_elite_keep: usize,
     return_mean: bool,
+    lr: Option<f32>,
+    weight_decay: f32,
+    grad_clip: Option<f32>,
+    action_noise: f32,
 }
 
 #[derive(Deserialize)]
@@ -147,31 +166,32 @@ impl Check<'_> {
         Shape { horizon: self.settings.horizon, dim: self.settings.blocked_action_dim }
     }
 
-    /// The analytic cost of episode `env`.
-    fn problem(&self, env: usize) -> Result<impl FnMut(Shape, &[f32], &mut [f32]) + use<>, PlanError> {
-        let (w, goals) = (self.tensor("in.cost.w")?, self.tensor("in.cost.goal")?);
-        let len = self.shape().len();
-        let goal = slice(&goals, env, len, "in.cost.goal")?.to_vec();
-        if w.len() != self.shape().dim {
-            return Err(PlanError::Fixture(format!("tensor in.cost.w has {} values", w.len())));
+    /// The analytic cost of the episodes `envs`.
+    fn problem(&self, envs: Range<usize>) -> Result<Problem, PlanError> {
+        let (weights, goals) = (self.tensor("in.cost.w")?, self.tensor("in.cost.goal")?);
+        let (shape, len) = (self.shape(), self.shape().len());
+        slice(&goals, envs.end - 1, len, "in.cost.goal")?;
+        if weights.len() != shape.dim {
+            return Err(PlanError::Fixture(format!("tensor in.cost.w has {} values", weights.len())));
         }
-        Ok(move |shape: Shape, plans: &[f32], costs: &mut [f32]| {
-            for (plan, cost) in plans.chunks(shape.len()).zip(costs) {
-                *cost = analytic_cost(shape, plan, &w, &goal) as f32;
-            }
-        })
+        Ok(Problem { weights, goals: goals[envs.start * len..envs.end * len].to_vec(), shape })
     }
 
     fn cost(&mut self) -> Result<(), PlanError> {
         let plans = self.tensor_f32("in.cost.x")?;
-        let (envs, len) = (self.settings.n_envs, self.shape().len());
-        let samples = plans.len() / (envs * len).max(1);
+        let (envs, shape) = (self.settings.n_envs, self.shape());
+        let samples = plans.len() / (envs * shape.len()).max(1);
         let mut costs = vec![0.0; envs * samples];
+        let mut gradients = vec![0.0; plans.len()];
         for env in 0..envs {
-            let plans = slice(&plans, env, samples * len, "in.cost.x")?;
-            self.problem(env)?(self.shape(), plans, &mut costs[env * samples..(env + 1) * samples]);
+            let plans = slice(&plans, env, samples * shape.len(), "in.cost.x")?;
+            let costs = &mut costs[env * samples..(env + 1) * samples];
+            let gradients = &mut gradients[env * plans.len()..(env + 1) * plans.len()];
+            let evaluated = self.problem(env..env + 1)?.gradient(shape, plans, costs, gradients);
+            evaluated.map_err(PlanError::Cost)?;
         }
-        self.compare("out.cost.value", &widen(&costs))
+        self.compare("out.cost.value", &widen(&costs))?;
+        self.compare("out.cost.grad_of_sum", &widen(&gradients))
     }
 
     fn colours(&mut self) -> Result<(), PlanError> {
@@ -207,7 +227,18 @@ impl Check<'_> {
         let p = p.ok_or_else(|| PlanError::Fixture(format!("planners.json: no solver {name}")))?;
         let &Settings { num_samples: samples, iterations, topk, env_bounds: [low, high], .. } =
             &self.settings;
+        let descent = &self.settings.gradient_common;
         let solver: Box<dyn Solver> = match name {
+            _ if p.lr.is_some() => Box::new(Gradient {
+                samples: descent.num_samples,
+                iterations: descent.steps,
+                optimizer: if name.starts_with("sgd") { Optimizer::Sgd } else { Optimizer::Adamw },
+                learning_rate: p.lr.unwrap_or_default(),
+                weight_decay: p.weight_decay,
+                grad_clip: p.grad_clip,
+                var_scale: descent.var_scale,
+                action_noise: p.action_noise,
+            }),
             "predictive_sampling" => Box::new(PredictiveSampling { samples, noise_scale: p.noise_scale }),
             _ if name.starts_with("cem") => {
                 Box::new(Cem { samples, iterations, topk, var_scale: p.var_scale })
@@ -239,6 +270,9 @@ impl Check<'_> {
 
     /// The recorded noise of episode `env`.
     fn noise(&self, name: &str, env: usize) -> Result<FixedNoise, PlanError> {
+        if self.settings.solvers.get(name).is_some_and(|p| p.lr.is_some()) {
+            return self.descent_noise(env..env + 1);
+        }
         let name = if name.starts_with("icem") { "in.noise_white_time_last" } else { "in.noise_white" };
         let values = self.tensor_f32(name)?;
         let len = self.settings.num_samples * self.shape().len();
@@ -248,21 +282,76 @@ impl Check<'_> {
         Ok(FixedNoise { iterations, initial: Vec::new() })
     }
 
+    /// The recorded noise of a descent: of the starts of samples 1 and up, then of every step. The plans of several
+    /// episodes follow each other along the horizon.
+    fn descent_noise(&self, envs: Range<usize>) -> Result<FixedNoise, PlanError> {
+        let &Descent { steps, num_samples: samples, .. } = &self.settings.gradient_common;
+        let len = self.shape().len();
+        let (starts, drift) =
+            (self.tensor_f32("in.grad_init_noise")?, self.tensor_f32("in.grad_action_noise")?);
+        let mut iterations = vec![vec![0.0; envs.len() * len]];
+        for sample in 1..samples {
+            for env in envs.clone() {
+                let at = env * (samples - 1) + sample - 1;
+                iterations[0].extend_from_slice(slice(&starts, at, len, "in.grad_init_noise")?);
+            }
+        }
+        for step in 0..steps {
+            let mut values = Vec::new();
+            for sample in 0..samples {
+                for env in envs.clone() {
+                    let at = (step * self.settings.n_envs + env) * samples + sample;
+                    values.extend_from_slice(slice(&drift, at, len, "in.grad_action_noise")?);
+                }
+            }
+            iterations.push(values);
+        }
+        Ok(FixedNoise { iterations, initial: Vec::new() })
+    }
+
+    /// The warm start of episode `env`, `[h, D]`.
+    fn warm_start(&self, env: usize) -> Result<Vec<f32>, PlanError> {
+        let init = self.tensor_f32("in.init_action")?;
+        let len = init.len() / self.settings.n_envs.max(1);
+        Ok(slice(&init, env, len, "in.init_action")?.to_vec())
+    }
+
+    /// A descent whose gradient the reference clips over all episodes: solved as one problem, the plans end to end.
+    fn clipped(&mut self, name: &str) -> Result<(), PlanError> {
+        let (solver, _) = self.build(name)?;
+        let (envs, shape, len) = (self.settings.n_envs, self.shape(), self.shape().len());
+        let mut init = vec![0.0; envs * len];
+        for (env, plan) in init.chunks_mut(len).enumerate() {
+            let warm = self.warm_start(env)?;
+            plan[..warm.len()].copy_from_slice(&warm);
+        }
+        let mut seen = Vec::new();
+        let whole = Shape { horizon: envs * shape.horizon, dim: shape.dim };
+        let mut observe = |it: &Iteration<'_>| seen.push(it.candidates.to_vec());
+        let mut noise = self.descent_noise(0..envs)?;
+        solver.solve_with(whole, &mut self.problem(0..envs)?, Some(&init), &mut noise, &mut observe)?;
+        for (index, candidates) in seen.iter().enumerate() {
+            let plans = |env| candidates.chunks(len).skip(env).step_by(envs).flatten().copied();
+            let by_env: Vec<f32> = (0..envs).flat_map(plans).collect();
+            self.compare(&format!("out.{name}.iter{index}.candidates"), &widen(&by_env))?;
+        }
+        Ok(())
+    }
+
     fn solver(&mut self, name: &str) -> Result<(), PlanError> {
         let (solver, warm) = self.build(name)?;
-        let init = self.tensor_f32("in.init_action")?;
         let mut traces: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for env in 0..self.settings.n_envs {
-            let mut cost = self.problem(env)?;
+            let mut cost = self.problem(env..env + 1)?;
             let mut noise = self.noise(name, env)?;
-            let init = slice(&init, env, init.len() / self.settings.n_envs.max(1), "in.init_action")?;
+            let init = self.warm_start(env)?;
             let mut record = |key: String, values: Vec<f64>| traces.entry(key).or_default().extend(values);
             let mut observe = |it: &Iteration<'_>| {
                 for (part, values) in parts(it) {
                     record(format!("out.{name}.iter{}.{part}", it.index), values);
                 }
             };
-            let init = warm.then_some(init);
+            let init = warm.then_some(&init[..]);
             let solution = solver.solve_with(self.shape(), &mut cost, init, &mut noise, &mut observe)?;
             record(format!("out.{name}.actions"), widen(&solution.actions));
             record(format!("out.{name}.final_cost"), vec![f64::from(solution.cost)]);
@@ -298,21 +387,6 @@ fn slice<'v, T>(values: &'v [T], index: usize, len: usize, name: &str) -> Result
     row.ok_or_else(|| PlanError::Fixture(format!("tensor {name} has {} values, too few", values.len())))
 }
 
-fn analytic_cost(shape: Shape, plan: &[f32], w: &[f64], goal: &[f64]) -> f64 {
-    let x = |h: usize, d: usize| f64::from(plan[h * shape.dim + d]);
-    let mut cost = 0.0;
-    for h in 0..shape.horizon {
-        for d in 0..shape.dim {
-            cost +=
-                w[d] * (x(h, d) - goal[h * shape.dim + d]).powi(2) + 0.8 * (3.0 * x(h, d) + h as f64).sin();
-            if h + 1 < shape.horizon {
-                cost += 0.25 * x(h, d) * x(h + 1, (d + 1) % shape.dim);
-            }
-        }
-    }
-    cost
-}
-
 /// Solves a small problem in many chunk sizes and returns the largest difference of the plans, which is 0.
 ///
 /// # Errors
@@ -345,13 +419,13 @@ mod tests {
         let items = check(&dir).unwrap();
         let misses: Vec<_> = items.iter().filter(|i| !i.ok()).collect();
         assert!(misses.is_empty(), "{misses:#?}");
-        // 4 x 17 + 12 elite indices, 2 x 11, 4, 5 colours and scales, 1 cost.
-        assert_eq!(items.len(), 4 * 20 + 2 * 11 + 4 + 10 + 1);
+        // 4 x 17 + 12 elite indices, 2 x 11, 4, 5 colours and scales, cost and gradient, descents.
+        assert_eq!(items.len(), 4 * 20 + 2 * 11 + 4 + 10 + 2 + 4 * 24 + 11);
     }
 
     #[test]
     fn chunks_change_no_solver() {
-        for kind in ["cem", "mppi", "icem", "predictive-sampling", "mppi-pldm"] {
+        for kind in ["cem", "mppi", "icem", "predictive-sampling", "mppi-pldm", "gradient"] {
             let config: crate::SolverConfig = toml::from_str(&format!("kind = \"{kind}\"")).unwrap();
             assert!(chunk_independence(&*config.build().unwrap()).unwrap().ok(), "{kind}");
         }

@@ -53,8 +53,6 @@ impl Solver for PredictiveSampling {
         search.evaluate(0, cost)?;
         search.select_elites(1);
         search.finish(0, None, observe);
-        let best = search.order[0];
-        let actions = search.plan(best).to_vec();
-        Ok(Solution { actions, cost: search.costs[best], history: search.history, nominal: None })
+        Ok(search.end_at_best())
     }
 }

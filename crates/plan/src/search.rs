@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use crate::error::PlanError;
-use crate::solver::{Cost, Iteration, IterationStats, NoiseSource, Shape, copy_padded};
+use crate::solver::{Cost, Iteration, IterationStats, NoiseSource, Shape, Solution, copy_padded};
 
 /// State of one solve.
 pub(crate) struct Search {
@@ -76,6 +76,23 @@ impl Search {
     pub fn evaluate(&mut self, iteration: usize, cost: &mut dyn Cost) -> Result<(), PlanError> {
         self.costs.fill(f32::NAN);
         cost.evaluate(self.shape, &self.candidates, &mut self.costs).map_err(PlanError::Cost)?;
+        self.finite_first(iteration)
+    }
+
+    /// As [`Search::evaluate`], with the candidates' gradients in `gradients` `[S, H, D]`.
+    pub fn evaluate_gradient(
+        &mut self,
+        iteration: usize,
+        cost: &mut dyn Cost,
+        gradients: &mut [f32],
+    ) -> Result<(), PlanError> {
+        self.costs.fill(f32::NAN);
+        let evaluated = cost.gradient(self.shape, &self.candidates, &mut self.costs, gradients);
+        evaluated.map_err(PlanError::Cost)?;
+        self.finite_first(iteration)
+    }
+
+    fn finite_first(&mut self, iteration: usize) -> Result<(), PlanError> {
         let costs = &self.costs;
         self.order.clear();
         self.order.extend((0..costs.len()).filter(|&s| costs[s].is_finite()));
@@ -112,6 +129,19 @@ impl Search {
     pub fn plan(&self, sample: usize) -> &[f32] {
         let len = self.shape.len();
         &self.candidates[sample * len..(sample + 1) * len]
+    }
+
+    /// The solve ends with the first elite.
+    pub fn end_at_best(self) -> Solution {
+        let best = self.order[0];
+        let actions = self.plan(best).to_vec();
+        Solution { actions, cost: self.costs[best], history: self.history, nominal: None }
+    }
+
+    /// The solve ends with the mean, at the mean cost of the elites that it was fitted to.
+    pub fn end_at_mean(self) -> Solution {
+        let cost = self.elite_cost() as f32;
+        Solution { actions: self.mean, cost, history: self.history, nominal: None }
     }
 
     /// Moves mean and standard deviation towards the elites': `new = keep * old + (1 - keep) * elites'`.

@@ -41,7 +41,44 @@ pub trait Cost {
     /// # Errors
     /// Whatever stops the model; the solver hands it on as [`PlanError::Cost`].
     fn evaluate(&mut self, shape: Shape, candidates: &[f32], costs: &mut [f32]) -> Result<(), CostError>;
+
+    /// As [`Cost::evaluate`], with the gradient of every candidate's cost in `gradients` `[S, H, D]`.
+    ///
+    /// A cost that does not know its gradient has it measured by central differences, [`DIFFERENCE`] to either side:
+    /// `2 H D` further candidates for each one.
+    ///
+    /// # Errors
+    /// As [`Cost::evaluate`].
+    fn gradient(
+        &mut self,
+        shape: Shape,
+        candidates: &[f32],
+        costs: &mut [f32],
+        gradients: &mut [f32],
+    ) -> Result<(), CostError> {
+        self.evaluate(shape, candidates, costs)?;
+        let len = shape.len();
+        let mut moved = vec![0.0; 2 * len * len];
+        let mut sides = vec![0.0; 2 * len];
+        for (plan, gradient) in candidates.chunks_exact(len).zip(gradients.chunks_exact_mut(len)) {
+            for (i, pair) in moved.chunks_exact_mut(2 * len).enumerate() {
+                let (up, down) = pair.split_at_mut(len);
+                up.copy_from_slice(plan);
+                down.copy_from_slice(plan);
+                up[i] += DIFFERENCE;
+                down[i] -= DIFFERENCE;
+            }
+            self.evaluate(shape, &moved, &mut sides)?;
+            let slopes = sides.chunks_exact(2).map(|side| (side[0] - side[1]) / (2.0 * DIFFERENCE));
+            gradient.iter_mut().zip(slopes).for_each(|(g, slope)| *g = slope);
+        }
+        Ok(())
+    }
 }
+
+/// Half the distance over which a gradient is measured, in standard deviations of the data's actions: large enough that
+/// the rounding of an `f32` cost stays below its slope.
+pub const DIFFERENCE: f32 = 1e-2;
 
 impl<F: FnMut(Shape, &[f32], &mut [f32])> Cost for F {
     fn evaluate(&mut self, shape: Shape, candidates: &[f32], costs: &mut [f32]) -> Result<(), CostError> {
@@ -65,6 +102,22 @@ impl<C: Cost> Cost for Chunked<C> {
         let plans = candidates.chunks((chunk * shape.len()).max(1));
         for (plans, costs) in plans.zip(costs.chunks_mut(chunk)) {
             self.cost.evaluate(shape, plans, costs)?;
+        }
+        Ok(())
+    }
+
+    fn gradient(
+        &mut self,
+        shape: Shape,
+        candidates: &[f32],
+        costs: &mut [f32],
+        gradients: &mut [f32],
+    ) -> Result<(), CostError> {
+        let chunk = self.chunk.max(1);
+        let len = (chunk * shape.len()).max(1);
+        let plans = candidates.chunks(len).zip(gradients.chunks_mut(len));
+        for ((plans, gradients), costs) in plans.zip(costs.chunks_mut(chunk)) {
+            self.cost.gradient(shape, plans, costs, gradients)?;
         }
         Ok(())
     }
@@ -168,7 +221,7 @@ pub struct Iteration<'a> {
     pub std: &'a [f32],
 }
 
-/// A sampling planner.
+/// A planner.
 pub trait Solver: Send + Sync + std::fmt::Debug {
     /// Name as in the configuration, e.g. `"cem"`.
     fn name(&self) -> &'static str;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor as Array};
 use serde::{Deserialize, Serialize};
-use worldbench_data::features::{FeatureSpec, Features, frames};
+use worldbench_data::features::Features;
 use worldbench_data::{Batch, FrameSpec, Normaliser, NormaliserKind, Split, Store, WindowSpec};
 use worldbench_env::raster::Filter;
 use worldbench_models::compact::{ACTION, PROPRIO, Whitener};
@@ -27,6 +27,7 @@ use worldbench_plan::ActionNormaliser;
 
 use crate::checkpoint::{self, Tensor, Tensors};
 use crate::compact::{moments, whitener};
+use crate::frozen::{self, Encoding};
 use crate::import::beside;
 use crate::shards::Shards;
 use crate::{Group, Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
@@ -216,6 +217,7 @@ impl DinoWmLearner {
         model: &DinoWmTraining,
         store: &Store,
         split: &Split,
+        progress: Encoding,
     ) -> Result<Self, TrainError> {
         config.check()?;
         let encoder = model.open_encoder()?;
@@ -238,7 +240,7 @@ impl DinoWmLearner {
             proprio_std,
         };
         Ok(Self {
-            features: cache(model, encoder.as_ref(), store)?,
+            features: frozen::cache(encoder.as_ref(), store, model.start_stride, model.cache_gb, progress)?,
             saved,
             seed: config.seed,
             device: worldbench_nn::device(&model.device)?,
@@ -353,30 +355,6 @@ impl DinoWmLearner {
         let error = mse(decoder.decode(decoder.bridge(features)), targets);
         Losses { world, decoder: Some(error) }
     }
-}
-
-/// Opens or makes the feature cache of `store`, unless it would be too large.
-fn cache(
-    model: &DinoWmTraining,
-    encoder: &dyn FrozenEncoder,
-    store: &Store,
-) -> Result<Option<Features>, TrainError> {
-    let spec = FeatureSpec {
-        encoder: encoder.fingerprint(),
-        data: store.hash(),
-        stride: model.start_stride,
-        tokens: encoder.tokens(),
-        width: encoder.width(),
-    };
-    if spec.bytes(frames(store, spec.stride)) as f64 > model.cache_gb * 1e9 {
-        return Ok(None);
-    }
-    let mut encode =
-        |frames: &[&[u8]], out: &mut [f32]| encoder.encode(frames, out).map_err(|e| e.to_string());
-    let mut quiet = |_: usize, _: usize| ();
-    let path = spec.path(store.path());
-    let frame = model.frame();
-    Ok(Some(Features::open_or_make(&path, &spec, store, frame, &mut encode, &mut quiet)?))
 }
 
 impl Learner for DinoWmLearner {

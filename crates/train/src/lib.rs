@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod compact;
 pub mod config;
 pub mod dino_wm;
+pub mod frozen;
 pub mod full;
 pub mod goal;
 pub mod import;
@@ -167,11 +168,28 @@ pub fn learner(
     store: &Arc<Store>,
     split: &Split,
 ) -> Result<Box<dyn Learner>, TrainError> {
+    learner_with(config, store, split, &mut |_, _| ())
+}
+
+/// As [`learner`], telling of the frames that a frozen encoder encodes first, which can take minutes.
+///
+/// # Errors
+/// As [`learner`].
+pub fn learner_with(
+    config: &TrainConfig,
+    store: &Arc<Store>,
+    split: &Split,
+    progress: frozen::Encoding,
+) -> Result<Box<dyn Learner>, TrainError> {
     match &config.model {
         ModelConfig::Compact(_) => Ok(Box::new(CompactLearner::new(config, store, split)?)),
         ModelConfig::Full(full) => Ok(Box::new(FullLearner::new(config, full, store, split)?)),
-        ModelConfig::DinoWm(model) => Ok(Box::new(DinoWmLearner::new(config, model, store, split)?)),
-        ModelConfig::GoalPolicy(model) => Ok(Box::new(GoalLearner::new(config, model, store, split)?)),
+        ModelConfig::DinoWm(model) => {
+            Ok(Box::new(DinoWmLearner::new(config, model, store, split, progress)?))
+        }
+        ModelConfig::GoalPolicy(model) => {
+            Ok(Box::new(GoalLearner::new(config, model, store, split, progress)?))
+        }
         ModelConfig::Mae(mae) => Ok(Box::new(MaeLearner::new(config, mae)?)),
     }
 }

@@ -44,26 +44,48 @@ impl Log {
     /// # Errors
     /// When a log cannot be written.
     pub fn row(&self, split: &str, step: u64, metrics: &Metrics) -> Result<(), TrainError> {
-        let mut line = format!("{step},{split}");
         let mut json = serde_json::Map::new();
         json.insert("step".into(), step.into());
         json.insert("split".into(), split.into());
         for (name, value) in metrics {
-            line += &format!(",{value}");
             json.insert((*name).into(), f64::from(*value).into());
         }
-        let header = metrics.iter().fold("step,split".to_string(), |h, (name, _)| h + "," + name);
-        self.append("log.csv", Some(&header), &line)?;
-        self.append("log.jsonl", None, &serde_json::Value::Object(json).to_string())
+        let columns = self.columns(metrics)?;
+        let value = |column: &String| {
+            let found = metrics.iter().find(|(name, _)| name == column);
+            found.map_or(String::new(), |(_, value)| value.to_string())
+        };
+        let values: Vec<String> = columns.iter().map(value).collect();
+        self.append("log.csv", &format!("{step},{split},{}", values.join(",")))?;
+        self.append("log.jsonl", &serde_json::Value::Object(json).to_string())
     }
 
-    fn append(&self, name: &str, header: Option<&str>, line: &str) -> Result<(), TrainError> {
+    /// The metrics of `log.csv` by its header, which grows when one comes that it lacks: rows before it end early.
+    fn columns(&self, metrics: &Metrics) -> Result<Vec<String>, TrainError> {
+        let path = self.directory.join("log.csv");
+        let text = if path.exists() {
+            fs::read_to_string(&path).map_err(TrainError::io(&path))?
+        } else {
+            String::new()
+        };
+        let (header, rows) = text.split_once('\n').unwrap_or(("step,split", ""));
+        let mut columns: Vec<String> = header.split(',').skip(2).map(String::from).collect();
+        let known = columns.len();
+        for (name, _) in metrics {
+            if !columns.iter().any(|column| column == name) {
+                columns.push((*name).into());
+            }
+        }
+        if columns.len() > known {
+            write_atomic(&path, format!("step,split,{}\n{rows}", columns.join(",")).as_bytes())?;
+        }
+        Ok(columns)
+    }
+
+    fn append(&self, name: &str, line: &str) -> Result<(), TrainError> {
         let path = self.directory.join(name);
         let write = || -> std::io::Result<()> {
             let mut file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
-            if let Some(header) = header.filter(|_| file.metadata().is_ok_and(|m| m.len() == 0)) {
-                writeln!(file, "{header}")?;
-            }
             writeln!(file, "{line}")
         };
         write().map_err(TrainError::io(&path))
@@ -76,4 +98,20 @@ fn csv_step(line: &str) -> Option<u64> {
 
 fn json_step(line: &str) -> Option<u64> {
     serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_names_every_metric() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Log::open(directory.path(), 0).unwrap();
+        log.row("train", 1, &vec![("loss", 0.5)]).unwrap();
+        log.row("val", 1, &vec![("rank", 7.0), ("loss", 0.25)]).unwrap();
+        log.row("train", 2, &vec![("loss", 0.125)]).unwrap();
+        let text = fs::read_to_string(directory.path().join("log.csv")).unwrap();
+        assert_eq!(text, "step,split,loss,rank\n1,train,0.5\n1,val,0.25,7\n2,train,0.125,\n");
+    }
 }

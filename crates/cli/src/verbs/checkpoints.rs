@@ -6,14 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use worldbench_data::Store;
-use worldbench_train::checkpoint::{file_hash, write_atomic, write_half};
-use worldbench_train::import::{ENCODER, import};
+use worldbench_train::checkpoint::{file_hash, write_atomic};
+use worldbench_train::import::import;
 
-use crate::learned::train_config;
+use crate::learned::{self, CARD, CHECKPOINT, train_config};
 use crate::output::{Outcome, describe, print, print_json};
-
-/// Files that make a checkpoint.
-const FILES: [&str; 2] = ["model.safetensors", "config.toml"];
 
 /// List, check, import and export checkpoint directories
 ///
@@ -85,7 +82,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         Action::List { directory, json } => list(directory, *json),
         Action::Verify { directories } => verify(directories),
         Action::Import { file, preset, set, data, out } => {
-            if FILES.iter().any(|name| out.join(name).exists()) {
+            if CHECKPOINT.iter().any(|name| out.join(name).exists()) {
                 bail!("{} holds a checkpoint; give another --out", out.display());
             }
             let store = Arc::new(Store::open(data)?);
@@ -96,7 +93,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
                 name(file),
                 store.hash()
             );
-            write_atomic(&out.join("card.md"), card.as_bytes())?;
+            write_atomic(&out.join(CARD), card.as_bytes())?;
             print(format!("{}: {report}; score it: worldbench eval --checkpoint {0}", out.display()))?;
             Ok(Outcome::Done)
         }
@@ -110,7 +107,7 @@ fn name(path: &Path) -> String {
 
 /// Checkpoint directories below `root`, hidden ones and resumption states left out.
 fn find(root: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    if FILES.iter().all(|name| root.join(name).is_file()) {
+    if CHECKPOINT.iter().all(|name| root.join(name).is_file()) {
         found.push(root.to_path_buf());
     }
     let entries = std::fs::read_dir(root).with_context(|| format!("cannot read {}", root.display()))?;
@@ -183,22 +180,11 @@ fn verify(directories: &[PathBuf]) -> Result<Outcome> {
 }
 
 fn export(from: &Path, out: &Path, half: bool) -> Result<Outcome> {
-    if out.join(FILES[0]).exists() {
+    if out.join(CHECKPOINT[0]).exists() {
         bail!("{} holds a checkpoint; give another --out", out.display());
     }
     worldbench_train::load(from)?;
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    let optional = [ENCODER, "card.md"].into_iter().filter(|name| from.join(name).is_file());
-    for name in optional.chain(["config.toml"]) {
-        let bytes = std::fs::read(from.join(name)).with_context(|| format!("{}", from.display()))?;
-        write_atomic(&out.join(name), &bytes)?;
-    }
-    let (weights, target) = (from.join(FILES[0]), out.join(FILES[0]));
-    if half {
-        write_half(&weights, &target)?;
-    } else {
-        write_atomic(&target, &std::fs::read(&weights)?)?;
-    }
+    learned::export(from, out, half)?;
     let report = worldbench_train::load(out)?.report;
     print(format!("{}: {report}; score it: worldbench eval --checkpoint {0}", out.display()))?;
     Ok(Outcome::Done)

@@ -27,6 +27,7 @@ use worldbench_plan::ActionNormaliser;
 
 use crate::checkpoint::{Tensor, Tensors};
 use crate::compact::moments;
+use crate::frozen::Encoding;
 use crate::shards::Shards;
 use crate::{Group, Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
 use batch::{Goals, Inputs};
@@ -117,6 +118,7 @@ impl GoalLearner {
         model: &GoalTraining,
         store: &Arc<Store>,
         split: &Split,
+        progress: Encoding,
     ) -> Result<Self, TrainError> {
         config.check()?;
         let OpenEncoder { encoder, own } = OpenEncoder::of(&model.encoder)?;
@@ -140,7 +142,7 @@ impl GoalLearner {
         let sizes = model.sizes(config.frames, (encoder.tokens(), encoder.width()));
         let params = saved.init(&sizes, config.seed);
         Ok(Self {
-            observations: Observations::new(store, encoder, saved.statistics(), model.cache_gb)?,
+            observations: Observations::new(store, encoder, saved.statistics(), model.cache_gb, progress)?,
             goals: Goals::of(model, store, split, config.seed)?,
             bounds: saved.bounds(),
             saved,

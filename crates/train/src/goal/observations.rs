@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use worldbench_data::features::{FeatureSpec, Features, frames};
-use worldbench_data::{FrameSource, FrameSpec, Moment, Store};
-use worldbench_env::raster::Filter;
+use worldbench_data::features::Features;
+use worldbench_data::{FrameSource, Moment, Store};
 use worldbench_models::encoders::FrozenEncoder;
 use worldbench_models::planning::ProprioStatistics;
 use worldbench_models::policy::observation;
 
 use crate::TrainError;
+use crate::frozen::{self, Encoding};
 
 /// Makes the observations of any row.
 pub(super) struct Observations {
@@ -21,12 +21,6 @@ pub(super) struct Observations {
     proprio: Option<ProprioStatistics>,
 }
 
-/// Frames as `encoder` takes them.
-fn frame(encoder: &dyn FrozenEncoder) -> FrameSpec {
-    let filter = if encoder.area_filter() { Filter::Area } else { Filter::Linear };
-    FrameSpec { resolution: encoder.image_size(), filter }
-}
-
 impl Observations {
     /// Opens or makes the feature cache of every row, unless it would exceed `cache_gb`.
     pub fn new(
@@ -34,24 +28,10 @@ impl Observations {
         encoder: Arc<dyn FrozenEncoder>,
         proprio: Option<ProprioStatistics>,
         cache_gb: f64,
+        progress: Encoding,
     ) -> Result<Self, TrainError> {
-        let spec = FeatureSpec {
-            encoder: encoder.fingerprint(),
-            data: store.hash(),
-            stride: 1,
-            tokens: encoder.tokens(),
-            width: encoder.width(),
-        };
-        let frame = frame(encoder.as_ref());
-        let features = if spec.bytes(frames(store, 1)) as f64 <= cache_gb * 1e9 {
-            let mut encode =
-                |frames: &[&[u8]], out: &mut [f32]| encoder.encode(frames, out).map_err(|e| e.to_string());
-            let path = spec.path(store.path());
-            Some(Features::open_or_make(&path, &spec, store, frame, &mut encode, &mut |_, _| ())?)
-        } else {
-            None
-        };
-        let frames = Mutex::new(FrameSource::new(frame));
+        let features = frozen::cache(encoder.as_ref(), store, 1, cache_gb, progress)?;
+        let frames = Mutex::new(FrameSource::new(frozen::frame(encoder.as_ref())));
         Ok(Self { store: Arc::clone(store), encoder, features, frames, proprio })
     }
 

@@ -1,13 +1,14 @@
 //! `worldbench bench`: a list of cells (collect, train, score), each done once and kept.
 
+mod preset;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use worldbench_data::Store;
 use worldbench_env::domain;
-use worldbench_eval::protocol::{DEFAULT, Split};
+use worldbench_eval::protocol::DEFAULT;
 use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training};
 use worldbench_eval::{
     CollectConfig, EvalOptions, Evaluation, Manifest, Policy, Protocol, RowResult, collect, evaluate,
@@ -18,10 +19,12 @@ use worldbench_models::planning::RolloutOptions;
 use worldbench_train::TrainConfig;
 use worldbench_train::checkpoint::write_atomic;
 
-use crate::config::{BENCH, COLLECT, ConfigArgs, environment, unknown};
-use crate::learned::{self, Acting, Trained, Use};
+use crate::config::{COLLECT, ConfigArgs, environment};
+use crate::learned::{self, Acting, CARD, Trained, Use};
 use crate::output::{Outcome, bar, command_line, print};
 use crate::policy::load_policy;
+
+use self::preset::{Model, Preset, choose, read_with_included, split};
 
 /// Run a benchmark: collect data, train the baselines, score them beside floor and ceiling
 ///
@@ -49,97 +52,6 @@ pub struct Args {
     split: Option<String>,
 }
 
-/// A benchmark.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Preset {
-    /// Environment.
-    #[serde(default = "push_t")]
-    env: String,
-    split: String,
-    episodes: usize,
-    seed: u64,
-    references: Vec<String>,
-    /// Preset of `collect`.
-    collect: String,
-    models: Vec<Model>,
-    /// Presets of other environments that are run after this one.
-    #[serde(default)]
-    include: Vec<String>,
-}
-
-fn push_t() -> String {
-    "push_t".into()
-}
-
-/// One trained model and how it is scored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Model {
-    /// Preset of `train`.
-    train: String,
-    #[serde(default)]
-    set: Vec<String>,
-    /// Training seeds, each a model of its own; none for the seed of the training preset.
-    #[serde(default)]
-    seeds: Vec<u64>,
-    /// What its directories are called after the preset: empty, or `-seed1`.
-    #[serde(skip)]
-    suffix: String,
-    /// Planners of a world model; a policy has none and makes one row.
-    #[serde(default)]
-    planners: Vec<String>,
-    /// An earlier model of the list, compact PLDM or LeWM, whose encoder a policy sees with.
-    #[serde(default)]
-    encoder: Option<String>,
-    /// Trained for its encoder only: the row was not asked for.
-    #[serde(skip)]
-    unscored: bool,
-    #[serde(default)]
-    solver_set: Vec<String>,
-    /// Precision of rollouts, `f32` or `bf16`; named in the row.
-    #[serde(default, with = "precision")]
-    precision: Precision,
-}
-
-impl Model {
-    /// One model for each of its seeds.
-    fn per_seed(self) -> Vec<Self> {
-        if self.seeds.is_empty() {
-            return vec![self];
-        }
-        let model = |&seed: &u64| {
-            let mut model = self.clone();
-            model.set.push(format!("seed={seed}"));
-            // The first seed, usually 0, keeps the plain name.
-            if Some(&seed) != self.seeds.first() {
-                model.suffix = format!("-seed{seed}");
-            }
-            model
-        };
-        self.seeds.iter().map(model).collect()
-    }
-
-    /// Name of its directories.
-    fn name(&self) -> String {
-        format!("{}{}", self.train, self.suffix)
-    }
-}
-
-/// A precision by its name.
-mod precision {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use worldbench_kernels::gemm::Precision;
-
-    pub fn serialize<S: Serializer>(precision: &Precision, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(precision.name())
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Precision, D::Error> {
-        String::deserialize(d)?.parse().map_err(D::Error::custom)
-    }
-}
-
 /// The cells of one environment.
 struct Bench {
     directory: PathBuf,
@@ -151,6 +63,15 @@ struct Bench {
     rows: Vec<(String, RowResult)>,
     /// Rows that the table is first printed after.
     quiet: usize,
+}
+
+/// A trained model and its exported checkpoint.
+struct Ready {
+    model: Model,
+    config: TrainConfig,
+    checkpoint: PathBuf,
+    trained: Trained,
+    data_hash: String,
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
@@ -173,79 +94,6 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn split(name: &str) -> Result<Split> {
-    match name {
-        "dev" => Ok(Split::Dev),
-        "test" => Ok(Split::Test),
-        other => bail!("split = \"{other}\" is not known; use \"dev\" or \"test\""),
-    }
-}
-
-fn read(name: &str) -> Result<Preset> {
-    let text = match BENCH.iter().find(|(known, _)| *known == name) {
-        _ if Path::new(name).is_file() => {
-            std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?
-        }
-        Some((_, text)) => (*text).to_string(),
-        None => return Err(unknown("preset", name, BENCH.iter().map(|(known, _)| *known))),
-    };
-    toml::from_str(&text).with_context(|| format!("bench preset {name}"))
-}
-
-/// The preset, then those that it includes, which take over its split, number of episodes and seed.
-fn read_with_included(name: &str, split: Option<&str>) -> Result<Vec<Preset>> {
-    let mut first = read(name)?;
-    if let Some(split) = split {
-        first.split = split.into();
-    }
-    let mut presets = Vec::new();
-    for other in &first.include {
-        let Preset { env, references, collect, models, .. } = read(other)?;
-        presets.push(Preset { env, references, collect, models, include: Vec::new(), ..first.clone() });
-    }
-    presets.insert(0, first);
-    for preset in &mut presets {
-        preset.models = std::mem::take(&mut preset.models).into_iter().flat_map(Model::per_seed).collect();
-    }
-    Ok(presets)
-}
-
-/// Whether `name` is the model's preset, its beginning (such as the method `iq-learn`) or a part of its name.
-fn answers_to(model: &Model, name: &str) -> bool {
-    let rest = model.train.strip_prefix(name);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        || model.train.split('-').any(|part| part == name)
-}
-
-/// Keeps the environments and models that `only` names.
-fn choose(mut presets: Vec<Preset>, only: &[String]) -> Result<Vec<Preset>> {
-    let is_env = |name: &str, preset: &Preset| name.replace('-', "_") == preset.env;
-    let named_env = |name: &String| presets.iter().any(|preset| is_env(name, preset));
-    let (envs, methods): (Vec<&String>, Vec<&String>) = only.iter().partition(|name| named_env(name));
-    for method in &methods {
-        if !presets.iter().flat_map(|preset| &preset.models).any(|model| answers_to(model, method)) {
-            let models = presets.iter().flat_map(|preset| preset.models.iter().map(|m| m.train.as_str()));
-            let known: Vec<&str> = models.chain(presets.iter().map(|preset| preset.env.as_str())).collect();
-            bail!("--only {method}: no such method or environment here; known are {}", known.join(", "));
-        }
-    }
-    if !envs.is_empty() {
-        presets.retain(|preset| envs.iter().any(|name| is_env(name, preset)));
-    }
-    if !methods.is_empty() {
-        let named = |model: &Model| methods.iter().any(|name| answers_to(model, name));
-        for preset in &mut presets {
-            let chosen = preset.models.iter().filter(|model| named(model));
-            let encoders: Vec<String> = chosen.filter_map(|model| model.encoder.clone()).collect();
-            for model in &mut preset.models {
-                model.unscored = !named(model);
-            }
-            preset.models.retain(|model| !model.unscored || encoders.contains(&model.train));
-        }
-    }
-    Ok(presets)
-}
-
 impl Bench {
     fn run(&mut self) -> Result<()> {
         std::fs::create_dir_all(&self.directory)
@@ -258,9 +106,11 @@ impl Bench {
         }
         let data = self.collect()?;
         for model in self.preset.models.clone() {
-            let (config, checkpoint) = self.train(&model, &data)?;
-            for planner in model.uses() {
-                self.learned(&model, &config, &checkpoint, planner)?;
+            let ready = self.train(model, &data)?;
+            self.card(&ready)?;
+            for planner in ready.model.uses() {
+                self.learned(&ready, planner)?;
+                self.card(&ready)?;
             }
         }
         Ok(())
@@ -379,32 +229,46 @@ impl Bench {
         Ok(path)
     }
 
-    fn train(&self, model: &Model, data: &Path) -> Result<(TrainConfig, PathBuf)> {
+    fn train(&self, model: Model, data: &Path) -> Result<Ready> {
         let encoder = model.encoder.iter().map(|name| {
             let encoder = self.directory.join("checkpoints").join(self.file(name));
             format!("model.encoder.checkpoint={}", encoder.display())
         });
         let sets: Vec<String> = model.set.iter().cloned().chain(encoder).collect();
         let config = learned::train_config(&model.train, &sets)?;
-        let target = self.directory.join("checkpoints").join(self.file(&model.name()));
+        let checkpoint = self.directory.join("checkpoints").join(self.file(&model.name()));
         let run = self.directory.join("train").join(self.file(&model.name()));
         // The trainer itself knows whether the run is complete; a finished one returns at once.
         let trained = learned::train(&config, data, &run)?;
-        let Trained { seconds, parameters } = trained;
-        print(format!("{}: {parameters} parameters, trained {seconds:.0} s", model.train))?;
-        learned::export(&run, &target, &self.card(model, &config, data, &trained)?)?;
-        Ok((config, target))
+        print(format!(
+            "{}: {} parameters, trained {:.0} s",
+            model.name(),
+            trained.parameters,
+            trained.seconds
+        ))?;
+        // What is published is what is scored.
+        learned::export(&run, &checkpoint, true)?;
+        Ok(Ready { model, config, checkpoint, trained, data_hash: Store::open(data)?.hash().to_string() })
     }
 
-    fn card(&self, model: &Model, config: &TrainConfig, data: &Path, trained: &Trained) -> Result<String> {
-        let hash = Store::open(data)?.hash();
-        let planner = model.planners.first().map_or(String::new(), |planner| format!(" --planner {planner}"));
-        Ok(format!(
-            "# {}\n\nTrained by `worldbench bench --preset {}` ({:.0} s, {} threads, seed {}) on {} steps of {} windows.\n\n\
-             * Data: `worldbench collect --preset {}`, hash {hash} (built-in expert, no human demonstrations).\n\
-             * Parameters: {}.\n* Score: see the rows of the same run; load it with \
-             `worldbench eval --checkpoint DIR{planner}`.\n* Licence: MIT OR Apache-2.0.\n\n```json\n{}\n```\n",
-            model.train,
+    /// Writes the checkpoint's card, with the rows that it has so far.
+    fn card(&self, ready: &Ready) -> Result<()> {
+        let Ready { model, config, checkpoint, trained, data_hash } = ready;
+        let shown = self.shown(checkpoint);
+        let rows = self.rows.iter().filter(|(_, row)| row.checkpoint.as_ref() == Some(&shown));
+        let scores = rows.map(|(_, row)| {
+            let RowResult { protocol, split, protocol_hash, command, .. } = row;
+            let score = row.score.all.text();
+            format!(
+                "* {}: {score} on `{split}` of `{protocol}` (hash {protocol_hash}), `{command}`.\n",
+                row.label()
+            )
+        });
+        let card = format!(
+            "# {}\n\nTrained by `worldbench bench --preset {}` ({:.0} s, {} threads, seed {}) on {} steps of {} windows; \
+             matrices in f16.\n\n* Data: `worldbench collect --preset {}`, hash {data_hash} (built-in expert, no human \
+             demonstrations).\n* Parameters: {}.\n{}* Licence: MIT OR Apache-2.0.\n\n```json\n{}\n```\n",
+            model.name(),
             self.name,
             trained.seconds,
             config.threads,
@@ -413,24 +277,26 @@ impl Bench {
             config.batch,
             self.preset.collect,
             trained.parameters,
+            scores.collect::<String>(),
             serde_json::to_string_pretty(&json!(config))?,
-        ))
+        );
+        Ok(write_atomic(&checkpoint.join(CARD), card.as_bytes())?)
     }
 
-    fn learned(
-        &mut self,
-        model: &Model,
-        config: &TrainConfig,
-        checkpoint: &Path,
-        planner: Option<&str>,
-    ) -> Result<()> {
+    /// A path as rows name it: relative to the benchmark's directory.
+    fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(&self.directory).unwrap_or(path).display().to_string()
+    }
+
+    fn learned(&mut self, ready: &Ready, planner: Option<&str>) -> Result<()> {
+        let Ready { model, config, checkpoint, .. } = ready;
         let precision = model.precision;
         let rollouts = RolloutOptions { precision, memory: None };
         let how = Use { planner, sets: &model.solver_set, rollouts };
         let Acting { system, policy, label, .. } = learned::load(checkpoint, how)?;
-        let name = row_name(model, planner);
+        let name = model.row_name(planner);
         let evaluation = self.evaluate(&name, policy.as_ref())?;
-        let shown = checkpoint.strip_prefix(&self.directory).unwrap_or(checkpoint).display().to_string();
+        let shown = self.shown(checkpoint);
         let mut sets: String = model.solver_set.iter().map(|s| format!(" --set {s}")).collect();
         if precision != Precision::F32 {
             sets += &format!(" --precision {}", precision.name());
@@ -448,20 +314,4 @@ impl Bench {
         learned::describe(config, &model.solver_set, &mut row);
         self.finish(&name, row, &evaluation)
     }
-}
-
-impl Model {
-    /// The planners of its rows; one row without a planner for a policy.
-    fn uses(&self) -> Vec<Option<&str>> {
-        match &self.planners[..] {
-            _ if self.unscored => vec![],
-            [] => vec![None],
-            planners => planners.iter().map(|planner| Some(planner.as_str())).collect(),
-        }
-    }
-}
-
-fn row_name(model: &Model, planner: Option<&str>) -> String {
-    let planner = planner.map(|planner| learned::file_label(planner, model.precision));
-    std::iter::once(model.name()).chain(planner).collect::<Vec<_>>().join("-")
 }
