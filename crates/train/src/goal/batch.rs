@@ -12,6 +12,7 @@ use worldbench_nn::params::from_vec;
 use worldbench_plan::ActionNormaliser;
 
 use super::GoalTraining;
+use super::config::Reached;
 use super::observations::Observations;
 use crate::TrainError;
 
@@ -19,6 +20,7 @@ use crate::TrainError;
 pub(super) struct Goals {
     actor: GoalSampler,
     value: GoalSampler,
+    reached: Reached,
 }
 
 impl Goals {
@@ -34,6 +36,7 @@ impl Goals {
         Ok(Self {
             actor: sampler(&model.actor_goals, "actor")?,
             value: sampler(&model.value_goals, "value")?,
+            reached: model.reached,
         })
     }
 
@@ -76,6 +79,13 @@ pub(super) struct Inputs {
 /// Which windows of the loader a learner reads: T frames, and rows for the successor and for whole chunks behind them.
 pub(super) fn rows(frames: usize, chunk: usize) -> usize {
     frames + chunk
+}
+
+/// Which observations of `seen` `[B, T, each]` equal their window's goal of `goals` `[B, each]`, `[B, T]`.
+fn alike(seen: &[f32], goals: &[f32], each: usize) -> Vec<f32> {
+    let frames = seen.len() / goals.len().max(1);
+    let alike = |(i, seen): (usize, &[f32])| seen == &goals[i / frames * each..][..each];
+    seen.chunks_exact(each).enumerate().map(|pair| f32::from(u8::from(alike(pair)))).collect()
 }
 
 impl Inputs {
@@ -127,6 +137,10 @@ impl Inputs {
             values
         });
         let (actor_goal, value_goal) = (observations.read(&actor)?, observations.read(&value)?);
+        if goals.reached == Reached::Observation {
+            reached = alike(&obs, &value_goal, each);
+            next_reached = alike(&next, &actor_goal, each);
+        }
         Ok(Self {
             sizes,
             frames,
@@ -177,5 +191,14 @@ impl Inputs {
         let noise = self.noise.each_ref();
         let noise = noise.map(|v| from_vec(Self::part(v, windows, t * action), [b, t, action], device));
         (Demonstrations { obs, next, actions, goal, next_reached }, noise)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_goal_may_be_reached_wherever_it_looks_the_same() {
+        let (seen, goals) = ([1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 1.0, 2.0], [3.0, 4.0, 3.0, 4.0]);
+        assert_eq!(super::alike(&seen, &goals, 2), [0.0, 1.0, 1.0, 0.0]);
     }
 }

@@ -9,7 +9,7 @@ use worldbench_models::encoders;
 use worldbench_models::gcbc::GcbcConfig;
 use worldbench_models::gciql::GciqlConfig;
 use worldbench_models::gcivl::GcivlConfig;
-use worldbench_models::goal::{self, GoalNetConfig, GoalSizes};
+use worldbench_models::goal::{GoalNetConfig, GoalSizes};
 use worldbench_models::iq_learn::IqLearnConfig;
 
 use crate::{Method, TrainError};
@@ -37,8 +37,22 @@ pub struct GoalTraining {
     /// Goals of value and critic; by default OGBench's.
     #[serde(default = "value_goals")]
     pub value_goals: GoalSampling,
+    /// When a goal counts as reached.
+    #[serde(default)]
+    pub reached: Reached,
     /// Networks and loss.
     pub objective: Objective,
+}
+
+/// When a goal counts as reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reached {
+    /// In the moment that it was taken from, as in OGBench.
+    #[default]
+    Moment,
+    /// In any moment that looks the same, as in stable-worldmodel: where nothing moves, too early.
+    Observation,
 }
 
 fn value_goals() -> GoalSampling {
@@ -133,45 +147,14 @@ impl Objective {
         }
     }
 
-    /// (key, value, least, greatest) of what must lie strictly between, and the number of heads.
-    fn ranges(&self) -> (Vec<(&'static str, f64, f64, f64)>, usize) {
-        let top = f64::INFINITY;
-        match self {
-            Self::Gcbc(_) => (vec![], 1),
-            Self::IqLearn(c) => {
-                let values = [("temperature", c.temperature, top), ("alpha", c.alpha, top)];
-                let values = values.into_iter().chain([("discount", c.discount, 1.0)]);
-                let mut ranges: Vec<_> = values.map(|(key, value, most)| (key, value, 0.0, most)).collect();
-                ranges.push(("beta_bc", c.beta_bc, -f64::MIN_POSITIVE, top));
-                (ranges, c.heads)
-            }
-            Self::Gciql(c) => {
-                (vec![("discount", c.discount, 0.0, 1.0), ("expectile", c.expectile, 0.0, 1.0)], c.heads)
-            }
-            Self::Gcivl(c) => {
-                (vec![("discount", c.discount, 0.0, 1.0), ("expectile", c.expectile, 0.0, 1.0)], c.heads)
-            }
-        }
-    }
-
-    fn check(&self) -> Result<(), TrainError> {
-        let fail = |message: String| Err(TrainError::Config(message));
-        let (ranges, heads) = self.ranges();
-        for (key, value, least, most) in ranges {
-            if !(value > least && value < most) {
-                let (least, most) = (least.max(0.0), if most.is_finite() { "1" } else { "infinity" });
-                return fail(format!("model.objective.{key} = {value} must lie between {least} and {most}"));
-            }
-        }
-        if heads == 0 {
-            return fail("model.objective.heads must be at least 1".into());
-        }
-        match self.ema() {
-            Some(rate) if !(rate > 0.0 && rate <= 1.0) => {
-                fail(format!("model.objective.ema = {rate} must lie above 0 and be at most 1"))
-            }
-            _ => Ok(()),
-        }
+    fn check(&self, sizes: &GoalSizes) -> Result<(), TrainError> {
+        let checked = match self {
+            Self::Gcbc(c) => c.check(sizes),
+            Self::IqLearn(c) => c.check(sizes),
+            Self::Gciql(c) => c.check(sizes),
+            Self::Gcivl(c) => c.check(sizes),
+        };
+        checked.map_err(|e| TrainError::Config(format!("model.objective.{e}")))
     }
 }
 
@@ -207,11 +190,8 @@ impl GoalTraining {
         }
         self.actor_goals.check("model.actor_goals")?;
         self.value_goals.check("model.value_goals")?;
-        self.objective.check()?;
         // Sizes of the encoder are not known yet; everything else is checked with any.
-        let sizes = self.sizes(frames, (1, 1));
-        goal::check(self.objective.network(), &sizes)
-            .map_err(|e| TrainError::Config(format!("model.objective.{e}")))
+        self.objective.check(&self.sizes(frames, (1, 1)))
     }
 
     /// Sizes of the networks on an encoder with so many tokens of such a width.

@@ -31,7 +31,7 @@ use crate::frozen::Encoding;
 use crate::shards::Shards;
 use crate::{Group, Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
 use batch::{Goals, Inputs};
-pub use config::{CompactSource, GoalEncoder, GoalTraining, Objective, Phases};
+pub use config::{CompactSource, GoalEncoder, GoalTraining, Objective, Phases, Reached};
 pub use load::load;
 use load::{ENCODER_KEYS, OpenEncoder};
 use methods::{Bound, Networks, Share};
