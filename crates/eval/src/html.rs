@@ -342,7 +342,8 @@ mod tests {
             let (last, outcome) = (list.last().unwrap(), outcomes.last().unwrap());
             let sum: i64 = last["states"][2].as_array().unwrap().iter().filter_map(Value::as_i64).sum();
             assert!((sum as f64 / 10.0 - outcome.states.last().unwrap()[2]).abs() < 0.051);
-            assert!(row["log"].is_u64() && row["training"]["parameters"].is_u64());
+            let trained = row["log"].is_u64() && row["training"]["parameters"].is_u64();
+            assert_eq!(trained, result.row.checkpoint.is_some(), "{row}");
         }
     }
 

@@ -252,7 +252,13 @@ fn commands(out: &mut String, rows: &[RowResult]) {
     for row in sorted(rows) {
         push(
             out,
-            format_args!("* {} (seed {}): `{}`\n", row.label(), row.seed, row.command.replace('`', "'")),
+            format_args!(
+                "* {} on {} (seed {}): `{}`\n",
+                row.label(),
+                environment_title(&row.environment),
+                row.seed,
+                row.command.replace('`', "'")
+            ),
         );
         for note in &row.notes {
             push(out, format_args!("  * {note}\n"));

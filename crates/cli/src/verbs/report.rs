@@ -16,9 +16,9 @@ use crate::output::{Outcome, command_line, make_parent, print};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  worldbench report benchmarks/push_t -o report.html
+  worldbench report benchmarks -o report.html
   worldbench report runs/bench-quick results/mine -o report.html
-  worldbench report benchmarks/push_t -o report.md")]
+  worldbench report benchmarks -o report.md")]
 pub struct Args {
     /// Result directories (`eval --out`), output folders of `bench`, or directories above them
     #[arg(value_name = "RUN", required = true)]

@@ -8,6 +8,7 @@ mod collect;
 mod eval;
 mod examples;
 mod parity;
+mod published;
 mod report;
 mod two_room;
 mod usage;

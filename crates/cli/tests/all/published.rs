@@ -1,0 +1,68 @@
+//! The published checkpoints load, and repeat the published episodes.
+
+use std::fs;
+
+use super::*;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[test]
+fn the_published_checkpoints_are_small_whole_and_carry_their_score() {
+    let mut directories: Vec<PathBuf> =
+        fs::read_dir(root().join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    directories.sort();
+    assert!(directories.len() >= 7);
+    let mut total = 0;
+    for directory in &directories {
+        let bytes = fs::metadata(directory.join("model.safetensors")).unwrap().len();
+        assert!(bytes <= 8_000_000, "{}: {bytes} bytes", directory.display());
+        total += bytes;
+        let card = fs::read_to_string(directory.join("card.md")).unwrap();
+        for part in ["% [", "n = 200", "hash ", "Licence"] {
+            assert!(card.contains(part), "{}: no `{part}` in card.md", directory.display());
+        }
+    }
+    assert!(total <= 40_000_000, "{total} bytes");
+    let words = ["checkpoints", "verify"].into_iter().chain(directories.iter().map(|d| text(d)));
+    let output = worldbench(&words.collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", stdout(&output));
+}
+
+#[test]
+fn the_published_checkpoints_repeat_the_published_episodes() {
+    let dir = tempfile::tempdir().unwrap();
+    let planner = ["--planner", "cem", "--set", "solver.samples=128", "--set", "solver.iterations=10"];
+    let planner = planner.into_iter().chain(["--set", "solver.topk=20"]).collect();
+    for (checkpoint, row, how, episodes) in [
+        ("gcbc-compact", "gcbc-compact", vec!["--set", "execute=2"], "6"),
+        ("iq-learn-compact", "iq-learn-compact", vec![], "6"),
+        ("pldm-compact", "pldm-compact-mppi", vec!["--planner", "mppi"], "1"),
+        ("dino-wm-compact", "dino-wm-compact-cem", planner, "1"),
+    ] {
+        let (weights, out) = (root().join("checkpoints").join(checkpoint), dir.path().join(row));
+        let mut words =
+            vec!["eval", "--checkpoint", text(&weights), "--split", "test", "--episodes", episodes];
+        words.extend(how);
+        words.extend(["--out", text(&out)]);
+        let output = worldbench(&words);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let repeated = outcomes(&out);
+        assert_eq!(repeated.len().to_string(), episodes);
+        let published = outcomes(&root().join("benchmarks/push_t/rows").join(row));
+        assert_eq!(repeated, published[..repeated.len()], "{row}");
+    }
+}
+
+/// Success and steps of every episode, by number of the pair.
+fn outcomes(result: &Path) -> Vec<(u64, bool, u64)> {
+    let journal = fs::read_to_string(result.join("episodes.jsonl")).unwrap();
+    let of = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        (line["index"].as_u64().unwrap(), line["success"].as_bool().unwrap(), line["steps"].as_u64().unwrap())
+    };
+    let mut all: Vec<_> = journal.lines().skip(1).map(of).collect();
+    all.sort_unstable();
+    all
+}
