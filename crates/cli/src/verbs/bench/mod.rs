@@ -107,7 +107,10 @@ impl Bench {
         let data = self.collect()?;
         for model in self.preset.models.clone() {
             let ready = self.train(model, &data)?;
-            self.card(&ready)?;
+            // One that is here for its encoder keeps the card with its scores.
+            if !(ready.model.unscored && ready.checkpoint.join(CARD).is_file()) {
+                self.card(&ready)?;
+            }
             for planner in ready.model.uses() {
                 self.learned(&ready, planner)?;
                 self.card(&ready)?;

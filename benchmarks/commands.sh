@@ -1,0 +1,27 @@
+#!/bin/sh
+# One command for every published row, from the repository's root; `worldbench` as README.md says. The checkpoints were made by
+# `worldbench bench --preset standard`, whose cells --only picks: `--only pldm,push-t`.
+set -e
+
+# push_t
+worldbench eval --checkpoint checkpoints/dino-wm-compact --planner cem --split test --set solver.samples=128 --set solver.iterations=10 --set solver.topk=20  # 143 of 200
+worldbench eval --checkpoint checkpoints/gcbc-compact --split test --set execute=2  # 163 of 200
+worldbench eval --checkpoint checkpoints/gciql-compact --split test  # 126 of 200
+worldbench eval --checkpoint checkpoints/gcivl-compact --split test --set execute=2  # 165 of 200
+worldbench eval --checkpoint checkpoints/iq-learn-bc-compact --split test  # 99 of 200
+worldbench eval --checkpoint checkpoints/iq-learn-compact --split test  # 56 of 200
+worldbench bench --preset quick  # 165 of 200
+worldbench eval --policy no-op --split test  # 0 of 200
+worldbench eval --policy oracle --split test  # 200 of 200
+worldbench eval --checkpoint checkpoints/pldm-compact --planner cem --split test  # 155 of 200
+worldbench eval --checkpoint checkpoints/pldm-compact --planner mppi --split test  # 157 of 200
+worldbench eval --policy random --split test  # 10 of 200
+worldbench eval --policy replay --split test  # 200 of 200
+worldbench eval --policy weak --split test  # 17 of 200
+
+# two_room
+worldbench eval --env two_room --policy no-op --split test  # 0 of 200
+worldbench eval --env two_room --policy oracle --split test  # 200 of 200
+worldbench eval --env two_room --policy random --split test  # 19 of 200
+worldbench eval --env two_room --policy replay --split test  # 200 of 200
+worldbench eval --env two_room --policy weak --split test  # 19 of 200
