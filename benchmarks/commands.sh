@@ -20,8 +20,14 @@ worldbench eval --policy replay --split test  # 200 of 200
 worldbench eval --policy weak --split test  # 17 of 200
 
 # two_room
+worldbench eval --checkpoint checkpoints/two_room-gcbc-compact --split test --set execute=2  # 198 of 200
+worldbench eval --checkpoint checkpoints/two_room-gciql-compact --split test  # 200 of 200
+worldbench eval --checkpoint checkpoints/two_room-gcivl-compact --split test --set execute=2  # 198 of 200
+worldbench eval --checkpoint checkpoints/two_room-iq-learn-bc-compact --split test  # 197 of 200
+worldbench eval --checkpoint checkpoints/two_room-iq-learn-compact --split test  # 197 of 200
 worldbench eval --env two_room --policy no-op --split test  # 0 of 200
 worldbench eval --env two_room --policy oracle --split test  # 200 of 200
+worldbench eval --checkpoint checkpoints/two_room-pldm-compact --planner mppi --split test  # 178 of 200
 worldbench eval --env two_room --policy random --split test  # 19 of 200
 worldbench eval --env two_room --policy replay --split test  # 200 of 200
 worldbench eval --env two_room --policy weak --split test  # 19 of 200

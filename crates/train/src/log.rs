@@ -60,7 +60,7 @@ impl Log {
         self.append("log.jsonl", &serde_json::Value::Object(json).to_string())
     }
 
-    /// The metrics of `log.csv` by its header, which grows when one comes that it lacks: rows before it end early.
+    /// The metrics of `log.csv` by its header, which grows when one comes that it lacks; rows before it get empty cells.
     fn columns(&self, metrics: &Metrics) -> Result<Vec<String>, TrainError> {
         let path = self.directory.join("log.csv");
         let text = if path.exists() {
@@ -77,6 +77,8 @@ impl Log {
             }
         }
         if columns.len() > known {
+            let cells = ",".repeat(columns.len() - known);
+            let rows: String = rows.lines().map(|row| format!("{row}{cells}\n")).collect();
             write_atomic(&path, format!("step,split,{}\n{rows}", columns.join(",")).as_bytes())?;
         }
         Ok(columns)
@@ -112,6 +114,6 @@ mod tests {
         log.row("val", 1, &vec![("rank", 7.0), ("loss", 0.25)]).unwrap();
         log.row("train", 2, &vec![("loss", 0.125)]).unwrap();
         let text = fs::read_to_string(directory.path().join("log.csv")).unwrap();
-        assert_eq!(text, "step,split,loss,rank\n1,train,0.5\n1,val,0.25,7\n2,train,0.125,\n");
+        assert_eq!(text, "step,split,loss,rank\n1,train,0.5,\n1,val,0.25,7\n2,train,0.125,\n");
     }
 }
