@@ -20,6 +20,7 @@ worldbench eval --policy replay --split test  # 200 of 200
 worldbench eval --policy weak --split test  # 17 of 200
 
 # two_room
+worldbench eval --checkpoint checkpoints/two_room-dino-wm-compact --planner cem --split test --set solver.samples=128 --set solver.iterations=10 --set solver.topk=20  # 141 of 200
 worldbench eval --checkpoint checkpoints/two_room-gcbc-compact --split test --set execute=2  # 198 of 200
 worldbench eval --checkpoint checkpoints/two_room-gciql-compact --split test  # 200 of 200
 worldbench eval --checkpoint checkpoints/two_room-gcivl-compact --split test --set execute=2  # 198 of 200
