@@ -47,7 +47,7 @@ pub(crate) const MAIN: &[Section] = &[
         title: "Goal-Conditioned Behavioural Cloning",
         about: "GCBC ([Ghosh et al. 2019](https://arxiv.org/abs/1912.06088)) treats every later frame of an episode \
                 as a goal that the episode's actions reach, and imitates them. Its feed-forward policy acts without \
-                any planning; here it gives a few actions at a time and executes the first.",
+                any planning; here it gives a few actions at a time, of which the first or the first two are executed.",
         formula: "\\mathcal{L} = \\lVert \\pi(s, g) - a \\rVert^2",
         symbols: "$s$: current observation; $g$: goal, a later observation of the same episode; $a$: recorded action; \
                   $\\pi$: the policy.",
