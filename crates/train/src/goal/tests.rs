@@ -178,17 +178,18 @@ fn wrong_settings_are_named() {
         ("kind = \"gciql\"", "kind = \"gcivl\"", "model.objective.kind"),
         ("chunk = 1", "chunk = 0", "model.chunk"),
         ("chunk = 1", "chunk = 2", "single actions"),
-        ("random = 0.3", "random = 0.9", "model.value_goals"),
+        ("random = 0.0", "random = 0.9", "model.value_goals"),
         ("expectile = 0.9", "expectile = 1.5", "model.objective.expectile"),
         ("heads = 2", "heads = 0", "model.objective.heads"),
         ("ema = 0.005", "ema = 0.0", "model.objective.ema"),
-        ("hidden = 512", "hidden = 0", "model.objective.network.hidden"),
+        ("hidden = 256", "hidden = 0", "model.objective.network.hidden"),
         ("frames = 1", "frames = 0", "frames"),
     ] {
         // The other value-learning method has other keys: only the kind is wrong then.
         let text = if to.contains("gcivl") {
             PRESETS[4].replace("method = \"gcivl\"", "method = \"gciql\"")
         } else {
+            assert!(text.contains(from), "the preset has no `{from}`");
             text.replace(from, to)
         };
         let config: TrainConfig = toml::from_str(&text).unwrap();
