@@ -5,10 +5,16 @@ set -e
 
 # push_t
 worldbench eval --checkpoint checkpoints/dino-wm-compact --planner cem --split test --set solver.samples=128 --set solver.iterations=10 --set solver.topk=20  # 143 of 200
+worldbench eval --checkpoint checkpoints/gcbc-compact-seed1 --split test --set execute=2  # 171 of 200
+worldbench eval --checkpoint checkpoints/gcbc-compact-seed2 --split test --set execute=2  # 170 of 200
 worldbench eval --checkpoint checkpoints/gcbc-compact --split test --set execute=2  # 163 of 200
 worldbench eval --checkpoint checkpoints/gciql-compact --split test  # 126 of 200
 worldbench eval --checkpoint checkpoints/gcivl-compact --split test --set execute=2  # 165 of 200
+worldbench eval --checkpoint checkpoints/iq-learn-bc-compact-seed1 --split test  # 86 of 200
+worldbench eval --checkpoint checkpoints/iq-learn-bc-compact-seed2 --split test  # 96 of 200
 worldbench eval --checkpoint checkpoints/iq-learn-bc-compact --split test  # 99 of 200
+worldbench eval --checkpoint checkpoints/iq-learn-compact-seed1 --split test  # 65 of 200
+worldbench eval --checkpoint checkpoints/iq-learn-compact-seed2 --split test  # 65 of 200
 worldbench eval --checkpoint checkpoints/iq-learn-compact --split test  # 56 of 200
 worldbench bench --preset quick  # 165 of 200
 worldbench eval --policy no-op --split test  # 0 of 200
