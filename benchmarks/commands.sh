@@ -9,6 +9,8 @@ worldbench eval --checkpoint checkpoints/gcbc-compact-seed1 --split test --set e
 worldbench eval --checkpoint checkpoints/gcbc-compact-seed2 --split test --set execute=2  # 170 of 200
 worldbench eval --checkpoint checkpoints/gcbc-compact --split test --set execute=2  # 163 of 200
 worldbench eval --checkpoint checkpoints/gciql-compact --split test  # 126 of 200
+worldbench eval --checkpoint checkpoints/gcivl-compact-seed1 --split test --set execute=2  # 163 of 200
+worldbench eval --checkpoint checkpoints/gcivl-compact-seed2 --split test --set execute=2  # 162 of 200
 worldbench eval --checkpoint checkpoints/gcivl-compact --split test --set execute=2  # 165 of 200
 worldbench eval --checkpoint checkpoints/iq-learn-bc-compact-seed1 --split test  # 86 of 200
 worldbench eval --checkpoint checkpoints/iq-learn-bc-compact-seed2 --split test  # 96 of 200
