@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use worldbench_nn::{Params, Scope};
 
 use crate::goal::objective::{self, ActorLoss, Gaussian, bellman, expectile_loss, least, regression};
-use crate::goal::{self, Bounds, GoalCritic, GoalNet, GoalNetConfig, GoalSizes, POSITIVE, Transitions, UNIT};
+use crate::goal::{self, Bounds, GoalCritic, GoalNet, GoalNetConfig, GoalSizes, Transitions};
 use crate::jepa::without_nan;
 use crate::losses::Terms;
 
@@ -96,12 +96,7 @@ impl GciqlConfig {
     pub fn check(&self, sizes: &GoalSizes) -> Result<(), String> {
         let (ActorLoss::Awr { alpha } | ActorLoss::DdpgBc { alpha }) = self.actor;
         goal::some_heads(self.heads)?;
-        goal::within(&[
-            ("discount", self.discount, UNIT),
-            ("expectile", self.expectile, UNIT),
-            ("ema", self.ema, UNIT),
-            ("actor.alpha", alpha, POSITIVE),
-        ])?;
+        goal::value_settings([self.discount, self.expectile, self.ema], ("actor.alpha", alpha))?;
         goal::check(&self.network, sizes)
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use worldbench_nn::{Params, Scope};
 
 use crate::goal::objective::{self, Gaussian, bellman, expectile_loss, head, least, mean};
-use crate::goal::{self, GoalNet, GoalNetConfig, GoalSizes, POSITIVE, Transitions, UNIT};
+use crate::goal::{self, GoalNet, GoalNetConfig, GoalSizes, Transitions};
 use crate::jepa::without_nan;
 use crate::losses::Terms;
 
@@ -74,12 +74,7 @@ impl GcivlConfig {
     /// As described.
     pub fn check(&self, sizes: &GoalSizes) -> Result<(), String> {
         goal::some_heads(self.heads)?;
-        goal::within(&[
-            ("discount", self.discount, UNIT),
-            ("expectile", self.expectile, UNIT),
-            ("ema", self.ema, UNIT),
-            ("alpha", self.alpha, POSITIVE),
-        ])?;
+        goal::value_settings([self.discount, self.expectile, self.ema], ("alpha", self.alpha))?;
         goal::check(&self.network, sizes)
     }
 

@@ -7,7 +7,7 @@ use worldbench_nn::{Params, Scope};
 
 use crate::gcivl;
 use crate::goal::objective::Gaussian;
-use crate::goal::{self, GoalMetric, GoalNet, GoalNetConfig, GoalSizes, POSITIVE, Transitions, UNIT};
+use crate::goal::{self, GoalMetric, GoalNet, GoalNetConfig, GoalSizes, Transitions};
 use crate::jepa::without_nan;
 use crate::losses::Terms;
 
@@ -60,12 +60,7 @@ impl HilpConfig {
                 sizes.goal_width, sizes.width
             ));
         }
-        goal::within(&[
-            ("discount", self.discount, UNIT),
-            ("expectile", self.expectile, UNIT),
-            ("ema", self.ema, UNIT),
-            ("alpha", self.alpha, POSITIVE),
-        ])?;
+        goal::value_settings([self.discount, self.expectile, self.ema], ("alpha", self.alpha))?;
         goal::check(&self.network, sizes)
     }
 

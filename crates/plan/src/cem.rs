@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{check_count, check_positive, check_topk};
 use crate::error::PlanError;
 use crate::search::Search;
-use crate::solver::{Cost, Iteration, NoiseSource, Shape, Solution, Solver};
+use crate::solver::{Problem, Solution, Solver};
 
 /// Cross-entropy method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,14 +49,8 @@ impl Solver for Cem {
         self.samples
     }
 
-    fn solve_with(
-        &self,
-        shape: Shape,
-        cost: &mut dyn Cost,
-        init: Option<&[f32]>,
-        noise: &mut dyn NoiseSource,
-        observe: &mut dyn FnMut(&Iteration<'_>),
-    ) -> Result<Solution, PlanError> {
+    fn solve_with(&self, problem: Problem<'_>) -> Result<Solution, PlanError> {
+        let Problem { shape, cost, init, noise, observe } = problem;
         let mut search = Search::new(self.name(), shape, self.samples, init, self.var_scale)?;
         for iteration in 0..self.iterations {
             search.sample_gaussian(iteration, noise);
@@ -72,7 +66,7 @@ impl Solver for Cem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::solver::Chunked;
+    use crate::solver::{Chunked, Shape};
     use worldbench_core::Stream;
 
     /// Distance to a fixed plan.
@@ -109,13 +103,13 @@ mod tests {
         let first = |samples| {
             let mut seen = Vec::new();
             let cem = Cem { samples, iterations: 1, ..Cem::default() };
-            cem.solve_with(
-                SHAPE,
-                &mut bowl,
-                None,
-                &mut crate::KeyedNoise(&Stream::new(1, "cem", &[0])),
-                &mut |it| seen = it.candidates[..30 * SHAPE.len()].to_vec(),
-            )
+            cem.solve_with(Problem {
+                shape: SHAPE,
+                cost: &mut bowl,
+                init: None,
+                noise: &mut crate::KeyedNoise(&Stream::new(1, "cem", &[0])),
+                observe: &mut |it| seen = it.candidates[..30 * SHAPE.len()].to_vec(),
+            })
             .unwrap();
             seen
         };

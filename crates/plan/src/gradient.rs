@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{check_count, check_positive};
 use crate::error::PlanError;
 use crate::search::Search;
-use crate::solver::{Cost, Iteration, NoiseSource, Shape, Solution, Solver};
+use crate::solver::{Problem, Solution, Solver};
 
 /// Decay rates of Adam's moments, and what keeps its denominator above zero.
 const BETAS: [f32; 2] = [0.9, 0.999];
@@ -133,14 +133,8 @@ impl Solver for Gradient {
         self.samples
     }
 
-    fn solve_with(
-        &self,
-        shape: Shape,
-        cost: &mut dyn Cost,
-        init: Option<&[f32]>,
-        noise: &mut dyn NoiseSource,
-        observe: &mut dyn FnMut(&Iteration<'_>),
-    ) -> Result<Solution, PlanError> {
+    fn solve_with(&self, problem: Problem<'_>) -> Result<Solution, PlanError> {
+        let Problem { shape, cost, init, noise, observe } = problem;
         let mut search = Search::new(self.name(), shape, self.samples, init, self.var_scale)?;
         search.sample_gaussian(0, noise);
         // The spread of a descent is that of its starts; nothing is fitted to it.
@@ -175,6 +169,7 @@ impl Solver for Gradient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::solver::Shape;
     use worldbench_core::Stream;
 
     const SHAPE: Shape = Shape { horizon: 5, dim: 3 };

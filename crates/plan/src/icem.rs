@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{check_count, check_positive, check_topk};
 use crate::error::PlanError;
 use crate::search::Search;
-use crate::solver::{Cost, Iteration, NoiseSource, Shape, Solution, Solver};
+use crate::solver::{Problem, Solution, Solver};
 
 /// Improved cross-entropy method.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,14 +108,8 @@ impl Solver for Icem {
         self.samples
     }
 
-    fn solve_with(
-        &self,
-        shape: Shape,
-        cost: &mut dyn Cost,
-        init: Option<&[f32]>,
-        noise: &mut dyn NoiseSource,
-        observe: &mut dyn FnMut(&Iteration<'_>),
-    ) -> Result<Solution, PlanError> {
+    fn solve_with(&self, problem: Problem<'_>) -> Result<Solution, PlanError> {
+        let Problem { shape, cost, init, noise, observe } = problem;
         if !self.low.is_empty() && !shape.dim.is_multiple_of(self.low.len()) {
             let problem =
                 format!("has {} values, which do not tile a block of {}", self.low.len(), shape.dim);
@@ -216,6 +210,7 @@ fn unbiased_std(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::solver::Shape;
     use worldbench_core::Stream;
 
     #[test]

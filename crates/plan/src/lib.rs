@@ -35,6 +35,6 @@ pub use objective::{Objective, Part, Reduction, Steps};
 pub use policy::GoalPolicy;
 pub use predictive::PredictiveSampling;
 pub use solver::{
-    Chunked, Cost, DIFFERENCE, FixedNoise, Iteration, IterationStats, KeyedNoise, NoiseSource, Shape,
-    Solution, Solver,
+    Chunked, Cost, DIFFERENCE, FixedNoise, Iteration, IterationStats, KeyedNoise, NoiseSource, Problem,
+    Shape, Solution, Solver,
 };

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{TopK, check_count, check_positive};
 use crate::error::PlanError;
 use crate::search::{Search, softmin};
-use crate::solver::{Cost, Iteration, NoiseSource, Shape, Solution, Solver};
+use crate::solver::{Problem, Solution, Solver};
 
 /// What the MPPI temperature multiplies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,14 +100,8 @@ impl Solver for Mppi {
         self.samples
     }
 
-    fn solve_with(
-        &self,
-        shape: Shape,
-        cost: &mut dyn Cost,
-        init: Option<&[f32]>,
-        noise: &mut dyn NoiseSource,
-        observe: &mut dyn FnMut(&Iteration<'_>),
-    ) -> Result<Solution, PlanError> {
+    fn solve_with(&self, problem: Problem<'_>) -> Result<Solution, PlanError> {
+        let Problem { shape, cost, init, noise, observe } = problem;
         let topk = self.topk.of(self.samples);
         let min_std = self.update_std.then_some(self.min_std);
         let mut search = Search::new(self.name(), shape, self.samples, init, self.var_scale)?;
@@ -131,6 +125,7 @@ impl Solver for Mppi {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::solver::Shape;
     use worldbench_core::Stream;
 
     const SHAPE: Shape = Shape { horizon: 4, dim: 2 };

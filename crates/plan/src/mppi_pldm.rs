@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{check_count, check_positive};
 use crate::error::PlanError;
 use crate::search::{Search, softmin};
-use crate::solver::{Cost, Iteration, NoiseSource, Shape, Solution, Solver};
+use crate::solver::{NoiseSource, Problem, Solution, Solver};
 
 /// MPPI as in the original PLDM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,14 +114,8 @@ impl Solver for MppiPldm {
         self.samples
     }
 
-    fn solve_with(
-        &self,
-        shape: Shape,
-        cost: &mut dyn Cost,
-        init: Option<&[f32]>,
-        noise: &mut dyn NoiseSource,
-        observe: &mut dyn FnMut(&Iteration<'_>),
-    ) -> Result<Solution, PlanError> {
+    fn solve_with(&self, problem: Problem<'_>) -> Result<Solution, PlanError> {
+        let Problem { shape, cost, init, noise, observe } = problem;
         if !shape.dim.is_multiple_of(self.action_dim.unwrap_or(1)) {
             let problem = format!("must divide the action block of {}", shape.dim);
             return Err(PlanError::config("action_dim", problem));
@@ -155,7 +149,7 @@ impl Solver for MppiPldm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::solver::FixedNoise;
+    use crate::solver::{FixedNoise, Iteration, Shape};
     use worldbench_core::Stream;
 
     #[test]
@@ -164,7 +158,9 @@ mod tests {
         let solver = MppiPldm { samples: 2, noise_sigma: 4.0, lambda: 0.5, ..MppiPldm::default() };
         let mut noise = FixedNoise { iterations: vec![vec![0.5, -0.5]], ..FixedNoise::default() };
         let mut cost = |_: Shape, x: &[f32], c: &mut [f32]| c.copy_from_slice(x);
-        let solution = solver.solve_with(shape, &mut cost, Some(&[2.0]), &mut noise, &mut |_| {}).unwrap();
+        let (noise, observe) = (&mut noise, &mut |_: &Iteration<'_>| {});
+        let problem = Problem { shape, cost: &mut cost, init: Some(&[2.0]), noise, observe };
+        let solution = solver.solve_with(problem).unwrap();
         // eps = +-1, V = 3 and 1, control cost 0.5 * 2 * eps / 4 = +-0.25.
         let (a, b) = (3.25f64, 0.75f64);
         let w = (-(a - b) / 0.5).exp() / (1.0 + (-(a - b) / 0.5).exp());

@@ -10,11 +10,11 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use worldbench_core::Stream;
 
-use self::problem::Problem;
+use self::problem::AnalyticCost;
 use crate::config::TopK;
 use crate::error::PlanError;
 use crate::gradient::{Gradient, Optimizer};
-use crate::solver::{Cost, FixedNoise, Iteration, Shape, Solver};
+use crate::solver::{Cost, FixedNoise, Iteration, Problem, Shape, Solver};
 use crate::{Cem, Colour, Icem, Mppi, PredictiveSampling, TemperatureUnit};
 
 /// One compared tensor.
@@ -167,14 +167,14 @@ impl Check<'_> {
     }
 
     /// The analytic cost of the episodes `envs`.
-    fn problem(&self, envs: Range<usize>) -> Result<Problem, PlanError> {
+    fn problem(&self, envs: Range<usize>) -> Result<AnalyticCost, PlanError> {
         let (weights, goals) = (self.tensor("in.cost.w")?, self.tensor("in.cost.goal")?);
         let (shape, len) = (self.shape(), self.shape().len());
         slice(&goals, envs.end - 1, len, "in.cost.goal")?;
         if weights.len() != shape.dim {
             return Err(PlanError::Fixture(format!("tensor in.cost.w has {} values", weights.len())));
         }
-        Ok(Problem { weights, goals: goals[envs.start * len..envs.end * len].to_vec(), shape })
+        Ok(AnalyticCost { weights, goals: goals[envs.start * len..envs.end * len].to_vec(), shape })
     }
 
     fn cost(&mut self) -> Result<(), PlanError> {
@@ -329,7 +329,8 @@ impl Check<'_> {
         let whole = Shape { horizon: envs * shape.horizon, dim: shape.dim };
         let mut observe = |it: &Iteration<'_>| seen.push(it.candidates.to_vec());
         let mut noise = self.descent_noise(0..envs)?;
-        solver.solve_with(whole, &mut self.problem(0..envs)?, Some(&init), &mut noise, &mut observe)?;
+        let (cost, noise, observe) = (&mut self.problem(0..envs)?, &mut noise, &mut observe);
+        solver.solve_with(Problem { shape: whole, cost, init: Some(&init), noise, observe })?;
         for (index, candidates) in seen.iter().enumerate() {
             let plans = |env| candidates.chunks(len).skip(env).step_by(envs).flatten().copied();
             let by_env: Vec<f32> = (0..envs).flat_map(plans).collect();
@@ -352,7 +353,8 @@ impl Check<'_> {
                 }
             };
             let init = warm.then_some(&init[..]);
-            let solution = solver.solve_with(self.shape(), &mut cost, init, &mut noise, &mut observe)?;
+            let (shape, cost, noise, observe) = (self.shape(), &mut cost, &mut noise, &mut observe);
+            let solution = solver.solve_with(Problem { shape, cost, init, noise, observe })?;
             record(format!("out.{name}.actions"), widen(&solution.actions));
             record(format!("out.{name}.final_cost"), vec![f64::from(solution.cost)]);
         }

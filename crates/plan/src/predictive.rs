@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{check_count, check_positive};
 use crate::error::PlanError;
 use crate::search::Search;
-use crate::solver::{Cost, Iteration, NoiseSource, Shape, Solution, Solver};
+use crate::solver::{Problem, Solution, Solver};
 
 /// Predictive sampling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,14 +40,8 @@ impl Solver for PredictiveSampling {
         self.samples
     }
 
-    fn solve_with(
-        &self,
-        shape: Shape,
-        cost: &mut dyn Cost,
-        init: Option<&[f32]>,
-        noise: &mut dyn NoiseSource,
-        observe: &mut dyn FnMut(&Iteration<'_>),
-    ) -> Result<Solution, PlanError> {
+    fn solve_with(&self, problem: Problem<'_>) -> Result<Solution, PlanError> {
+        let Problem { shape, cost, init, noise, observe } = problem;
         let mut search = Search::new(self.name(), shape, self.samples, init, self.noise_scale)?;
         search.sample_gaussian(0, noise);
         search.evaluate(0, cost)?;

@@ -221,6 +221,20 @@ pub struct Iteration<'a> {
     pub std: &'a [f32],
 }
 
+/// What a solver is to plan.
+pub struct Problem<'a> {
+    /// Size of the plan.
+    pub shape: Shape,
+    /// What it costs.
+    pub cost: &'a mut dyn Cost,
+    /// Warm start `[h, D]`, `h <= H`, padded with zeros.
+    pub init: Option<&'a [f32]>,
+    /// Where normal values come from.
+    pub noise: &'a mut dyn NoiseSource,
+    /// Is shown every iteration.
+    pub observe: &'a mut dyn FnMut(&Iteration<'_>),
+}
+
 /// A planner.
 pub trait Solver: Send + Sync + std::fmt::Debug {
     /// Name as in the configuration, e.g. `"cem"`.
@@ -229,20 +243,11 @@ pub trait Solver: Send + Sync + std::fmt::Debug {
     /// Candidates per iteration.
     fn samples(&self) -> usize;
 
-    /// Plans with noise from `noise`, and shows every iteration to `observe`.
-    ///
-    /// `init` is a warm start `[h, D]`, `h <= H`, padded with zeros.
+    /// Plans with the noise that it is given.
     ///
     /// # Errors
     /// When the cost fails or no candidate has a finite cost, and on a warm start of the wrong length.
-    fn solve_with(
-        &self,
-        shape: Shape,
-        cost: &mut dyn Cost,
-        init: Option<&[f32]>,
-        noise: &mut dyn NoiseSource,
-        observe: &mut dyn FnMut(&Iteration<'_>),
-    ) -> Result<Solution, PlanError>;
+    fn solve_with(&self, problem: Problem<'_>) -> Result<Solution, PlanError>;
 
     /// Plans with keyed noise; `stream` is keyed by episode and number of the solve.
     ///
@@ -255,6 +260,7 @@ pub trait Solver: Send + Sync + std::fmt::Debug {
         init: Option<&[f32]>,
         stream: &Stream,
     ) -> Result<Solution, PlanError> {
-        self.solve_with(shape, cost, init, &mut KeyedNoise(stream), &mut |_| {})
+        let (noise, observe) = (&mut KeyedNoise(stream), &mut |_: &Iteration<'_>| {});
+        self.solve_with(Problem { shape, cost, init, noise, observe })
     }
 }

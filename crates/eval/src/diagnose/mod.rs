@@ -220,8 +220,14 @@ fn rank_correlation(subject: &Subject, protocol: &Protocol, pairs: &[Pair]) -> R
             let mut keep = |it: &Iteration<'_>| {
                 iterations.push((it.candidates.to_vec(), it.costs.to_vec()));
             };
-            let solved =
-                subject.solver.solve_with(shape, &mut cost, None, &mut KeyedNoise(&stream), &mut keep);
+            let (cost, noise, observe) = (&mut cost, &mut KeyedNoise(&stream), &mut keep);
+            let solved = subject.solver.solve_with(worldbench_plan::Problem {
+                shape,
+                cost,
+                init: None,
+                noise,
+                observe,
+            });
             solved.map_err(|e| e.to_string())?;
             Ok(iterations)
         });

@@ -115,6 +115,19 @@ pub(crate) fn within(settings: &[(&str, f64, [f64; 2])]) -> Result<(), String> {
 pub(crate) const UNIT: [f64; 2] = [0.0, 1.0];
 pub(crate) const POSITIVE: [f64; 2] = [0.0, f64::INFINITY];
 
+/// Says which setting of a method with a learned value is out of range; `alpha` comes with its name.
+pub(crate) fn value_settings(
+    [discount, expectile, ema]: [f64; 3],
+    (name, alpha): (&str, f64),
+) -> Result<(), String> {
+    within(&[
+        ("discount", discount, UNIT),
+        ("expectile", expectile, UNIT),
+        ("ema", ema, UNIT),
+        (name, alpha, POSITIVE),
+    ])
+}
+
 /// Says so when there is no head.
 pub(crate) fn some_heads(heads: usize) -> Result<(), String> {
     if heads == 0 { Err("heads must be at least 1".to_owned()) } else { Ok(()) }

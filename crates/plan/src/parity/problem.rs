@@ -5,7 +5,7 @@ use crate::error::CostError;
 use crate::solver::{Cost, Shape};
 
 /// The analytic cost of one episode or, end to end, of several: their plans follow each other along the horizon.
-pub struct Problem {
+pub struct AnalyticCost {
     /// Weight of each action dimension, `[D]`.
     pub weights: Vec<f64>,
     /// Goals of the episodes, `[E, H, D]`.
@@ -14,7 +14,7 @@ pub struct Problem {
     pub shape: Shape,
 }
 
-impl Cost for Problem {
+impl Cost for AnalyticCost {
     fn evaluate(&mut self, shape: Shape, plans: &[f32], costs: &mut [f32]) -> Result<(), CostError> {
         let len = self.shape.len();
         for (plans, cost) in plans.chunks(shape.len()).zip(costs) {

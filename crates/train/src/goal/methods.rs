@@ -12,6 +12,7 @@ use worldbench_models::losses::Terms;
 use worldbench_nn::Scope;
 
 use super::batch::Inputs;
+use crate::TrainError;
 
 /// A batch's share and where it is computed.
 pub(super) struct Share<'a> {
@@ -21,11 +22,14 @@ pub(super) struct Share<'a> {
     pub bounds: &'a Bounds,
 }
 
+/// Makes networks when a loss asks for them.
+type Binding<'a, M> = &'a dyn Fn() -> Result<M, TrainError>;
+
 /// The same networks three times: those that are trained, the same without leaves, and their moving average.
-pub(super) struct Bound<M> {
+pub(super) struct Bound<'a, M> {
     pub online: M,
-    pub frozen: M,
-    pub target: M,
+    pub frozen: Binding<'a, M>,
+    pub target: Binding<'a, M>,
 }
 
 /// Losses of value and critic, and of the actor; a method without a value has the second only.
@@ -43,7 +47,10 @@ pub(super) trait Networks: Sized {
     fn build(scope: &mut Scope, sizes: &GoalSizes, config: &Self::Config) -> Self;
 
     /// Losses of a share.
-    fn losses(nets: &Bound<Self>, share: &Share) -> Losses;
+    ///
+    /// # Errors
+    /// When networks cannot be bound.
+    fn losses(nets: &Bound<Self>, share: &Share) -> Result<Losses, TrainError>;
 }
 
 impl Networks for Gcbc {
@@ -53,9 +60,9 @@ impl Networks for Gcbc {
         Self::build(scope, sizes, config)
     }
 
-    fn losses(nets: &Bound<Self>, share: &Share) -> Losses {
+    fn losses(nets: &Bound<Self>, share: &Share) -> Result<Losses, TrainError> {
         let batch = share.inputs.transitions(&share.windows, share.device);
-        Losses { value: None, actor: nets.online.loss(&batch.obs, &batch.actor_goal, batch.actions) }
+        Ok(Losses { value: None, actor: nets.online.loss(&batch.obs, &batch.actor_goal, batch.actions) })
     }
 }
 
@@ -66,13 +73,13 @@ impl Networks for IqLearn {
         Self::build(scope, sizes, config)
     }
 
-    fn losses(nets: &Bound<Self>, share: &Share) -> Losses {
+    fn losses(nets: &Bound<Self>, share: &Share) -> Result<Losses, TrainError> {
         let (batch, noise) = share.inputs.demonstrations(&share.windows, share.device);
-        let Bound { online, frozen, target } = nets;
-        Losses {
-            value: Some(online.critic_loss(frozen, target, &batch, &noise, share.bounds)),
-            actor: online.actor_loss(frozen, &batch, &noise[0], share.bounds),
-        }
+        let (online, frozen, target) = (&nets.online, (nets.frozen)()?, (nets.target)()?);
+        Ok(Losses {
+            value: Some(online.critic_loss(&frozen, &target, &batch, &noise, share.bounds)),
+            actor: online.actor_loss(&frozen, &batch, &noise[0], share.bounds),
+        })
     }
 }
 
@@ -83,12 +90,13 @@ impl Networks for Gciql {
         Self::build(scope, sizes, config)
     }
 
-    fn losses(nets: &Bound<Self>, share: &Share) -> Losses {
+    fn losses(nets: &Bound<Self>, share: &Share) -> Result<Losses, TrainError> {
         let batch = share.inputs.transitions(&share.windows, share.device);
-        Losses {
-            value: Some(nets.online.value_loss(&nets.frozen, &nets.target, &batch)),
-            actor: nets.online.actor_loss(&nets.frozen, &batch, share.bounds),
-        }
+        let frozen = (nets.frozen)()?;
+        Ok(Losses {
+            value: Some(nets.online.value_loss(&frozen, &(nets.target)()?, &batch)),
+            actor: nets.online.actor_loss(&frozen, &batch, share.bounds),
+        })
     }
 }
 
@@ -99,11 +107,11 @@ impl Networks for Gcivl {
         Self::build(scope, sizes, config)
     }
 
-    fn losses(nets: &Bound<Self>, share: &Share) -> Losses {
+    fn losses(nets: &Bound<Self>, share: &Share) -> Result<Losses, TrainError> {
         let batch = share.inputs.transitions(&share.windows, share.device);
-        Losses {
-            value: Some(nets.online.value_loss(&nets.target, &batch)),
-            actor: nets.online.actor_loss(&nets.frozen, &batch),
-        }
+        Ok(Losses {
+            value: Some(nets.online.value_loss(&(nets.target)()?, &batch)),
+            actor: nets.online.actor_loss(&(nets.frozen)()?, &batch),
+        })
     }
 }

@@ -181,9 +181,9 @@ impl GoalLearner {
     ) -> Result<(Metrics, Vec<f32>), TrainError> {
         let build = |scope: &mut Scope| N::build(scope, &self.sizes, config);
         let (online, leaves) = self.params.bind(share.device, build)?;
-        let frozen = self.params.bind_frozen(share.device, build)?;
-        let target = self.target.bind_frozen(share.device, build)?;
-        let losses = N::losses(&Bound { online, frozen, target }, share);
+        let fixed = |params: &Params| Ok(params.bind_frozen(share.device, build)?);
+        let (frozen, target) = (|| fixed(&self.params), || fixed(&self.target));
+        let losses = N::losses(&Bound { online, frozen: &frozen, target: &target }, share)?;
         let [value, actor] = self.moves(step);
         // In a phase of its own the other loss is for the logs only.
         let total = match &losses.value {
