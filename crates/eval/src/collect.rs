@@ -1,6 +1,6 @@
 //! Makes training data: expert episodes, noisy replays of them, and play.
 //!
-//! Data come in groups, one per expert episode ("source"): the episode itself, `replays_per_source` replays of
+//! Data come in groups, one per expert episode or given demonstration ("source"): the episode itself, `replays_per_source` replays of
 //! stretches of it with noise on the actions (how the DINO-WM Push-T set was made from demonstrations), and now
 //! and then an episode of play. All replays carry their source's number, so that a split can keep
 //! them on one side. Every group is a function of (seed, group number): groups are made in parallel, written in
@@ -13,7 +13,7 @@
 mod push_t;
 mod two_room;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -39,11 +39,15 @@ pub struct CollectConfig {
     pub env: String,
     /// Seed of everything random.
     pub seed: u64,
-    /// Expert episodes.
+    /// Store whose episodes are replayed in place of the built-in expert's, such as imported human demonstrations; see
+    /// [`CollectConfig::with_demos`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub demos: Option<PathBuf>,
+    /// Expert episodes, or the first so many of `demos`.
     pub sources: usize,
-    /// Whether the expert episodes themselves are written.
+    /// Whether the source episodes themselves are written.
     pub keep_sources: bool,
-    /// Noisy replays of each expert episode.
+    /// Noisy replays of each source episode.
     pub replays_per_source: usize,
     /// Smallest and largest standard deviation of a replay's action noise, in units of the action; in Two-Room of the
     /// expert's, too.
@@ -63,6 +67,7 @@ impl Default for CollectConfig {
         Self {
             env: "push_t".into(),
             seed: 0,
+            demos: None,
             sources: 1000,
             keep_sources: true,
             replays_per_source: 19,
@@ -136,13 +141,13 @@ impl CollectConfig {
         usize::from(self.keep_sources) + self.replays_per_source + self.plays(group)
     }
 
-    /// Kind and source of each episode in group `group`, in the order they are written.
-    fn contents(&self, group: usize) -> impl Iterator<Item = (Kind, u64)> {
-        let key = group as u64;
-        let expert = self.keep_sources.then_some((Kind::Expert, key));
-        let replays = (0..self.replays_per_source).map(move |_| (Kind::NoisyReplay, key));
-        let plays = (0..self.plays(group) as u64).map(move |p| (Kind::Weak, PLAY_SOURCES + key * 4096 + p));
-        expert.into_iter().chain(replays).chain(plays)
+    /// Replays the episodes of the store at `path`, all of them or the first `sources`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn with_demos(self, path: &Path) -> Result<Self, CollectError> {
+        let sources = self.sources.min(Store::open(path)?.len());
+        Ok(Self { demos: Some(path.into()), sources, ..self })
     }
 
     /// Episodes of the whole collection.
@@ -175,9 +180,9 @@ pub fn collect_with(
     path: &Path,
     mut progress: impl FnMut(CollectProgress),
 ) -> Result<CollectProgress, CollectError> {
-    let make_group = |group: usize| make_group(config, demonstrator, group);
+    let groups = Groups::new(config, demonstrator)?;
     let total = config.episodes();
-    let (mut writer, done) = open(config, demonstrator.env(), path, make_group)?;
+    let (mut writer, done) = groups.open(path)?;
     // The first group that is not complete, and how many of its episodes are there.
     let (mut group, mut skip) = (0, done);
     while group < config.sources && skip >= config.group_len(group) {
@@ -189,7 +194,7 @@ pub fn collect_with(
     while group < config.sources {
         let end = (group + BATCH).min(config.sources);
         let made: Vec<Vec<Episode>> =
-            (group..end).into_par_iter().map(make_group).collect::<Result<_, _>>()?;
+            (group..end).into_par_iter().map(|group| groups.make(group)).collect::<Result<_, _>>()?;
         for episode in made.iter().flatten().skip(skip) {
             writer.append(episode)?;
             now.episodes += 1;
@@ -202,48 +207,115 @@ pub fn collect_with(
     Ok(now)
 }
 
-/// Opens the store for appending, without the episode that a killed run left half written.
-fn open(
-    config: &CollectConfig,
-    env: DomainRef,
-    path: &Path,
-    make_group: impl Fn(usize) -> Result<Vec<Episode>, CollectError>,
-) -> Result<(StoreWriter, usize), CollectError> {
-    if !path.exists() {
-        return Ok((StoreWriter::create(path, env)?, 0));
-    }
-    let store = match Store::open(path) {
-        Ok(store) => store,
-        Err(_) => {
-            repair(path)?;
-            Store::open(path)?
+/// The groups of a collection.
+struct Groups<'a> {
+    config: &'a CollectConfig,
+    demonstrator: &'a dyn Demonstrator,
+    /// Where the sources come from, when not from the demonstrator.
+    demos: Option<Store>,
+}
+
+impl<'a> Groups<'a> {
+    fn new(config: &'a CollectConfig, demonstrator: &'a dyn Demonstrator) -> Result<Self, CollectError> {
+        let demos = config.demos.as_ref().map(Store::open).transpose()?;
+        if let Some(store) = &demos {
+            let (path, sources, env) = (store.path().display(), config.sources, demonstrator.env());
+            same_env(store, env)?;
+            if store.len() < sources {
+                let message = format!("sources = {sources}, but {path} holds {} episodes", store.len());
+                return Err(CollectError::Config(format!("{message}; give --set sources={}", store.len())));
+            }
         }
-    };
-    if store.env() != env {
-        let (theirs, ours) = (store.env().spec().name, env.spec().name);
-        let message = format!("{} is a store of {theirs}, not of {ours}; give another path", path.display());
-        return Err(CollectError::Config(message));
+        Ok(Self { config, demonstrator, demos })
     }
-    let foreign = |episode: usize| {
-        let message = format!("episode {episode} of {} is not of this collection", path.display());
-        CollectError::Config(format!("{message}; give another path or remove the file"))
-    };
-    let mut wanted = (0..config.sources).flat_map(|group| config.contents(group));
-    for (i, view) in store.views().enumerate() {
-        let info = view.info();
-        if wanted.next() != Some((info.kind, info.source)) || info.seed != config.seed {
-            return Err(foreign(i));
+
+    /// The scene and rows of the episode that group `group` replays.
+    fn source(&self, group: usize) -> Result<(Scene, Vec<Row>), CollectError> {
+        if let Some(store) = &self.demos {
+            let Episode { info, rows, .. } = store.episode(group)?;
+            return Ok((info.factors, rows));
         }
+        let scene = self.demonstrator.env().scene(&Changes::new())?;
+        let stream = Stream::new(self.config.seed, "collect/expert", &[group as u64]);
+        let rows = self.demonstrator.expert(self.config, &scene, stream)?;
+        Ok((scene, rows))
     }
-    // The first group again: other settings, or another expert, make other episodes.
-    for (i, (view, made)) in store.views().zip(make_group(0)?).enumerate() {
-        let states = (0..view.len()).map(|row| view.state(row));
-        if !states.eq(made.rows.iter().map(|row| row.state.clone())) {
-            return Err(foreign(i));
+
+    /// Kind and source number of each episode in group `group`, in the order they are written.
+    fn contents(&self, group: usize) -> impl Iterator<Item = (Kind, u64)> {
+        let (key, config) = (group as u64, self.config);
+        let demo = self.demos.as_ref().and_then(|store| store.view(group).ok());
+        let kind = demo.map_or(Kind::Expert, |view| view.info().kind);
+        let source = config.keep_sources.then_some((kind, key));
+        let replays = (0..config.replays_per_source).map(move |_| (Kind::NoisyReplay, key));
+        let plays = (0..config.plays(group) as u64).map(move |p| (Kind::Weak, PLAY_SOURCES + key * 4096 + p));
+        source.into_iter().chain(replays).chain(plays)
+    }
+
+    /// All episodes of group `group`, in the order they are written.
+    fn make(&self, group: usize) -> Result<Vec<Episode>, CollectError> {
+        let (config, env) = (self.config, self.demonstrator.env());
+        let (scene, recorded) = self.source(group)?;
+        let make = |(i, (kind, source)): (usize, (Kind, u64))| {
+            let stream = |purpose| Stream::new(config.seed, purpose, &[group as u64, i as u64]);
+            let rows = if i == 0 && config.keep_sources {
+                recorded.clone()
+            } else if kind == Kind::NoisyReplay {
+                let (noise, steps) = (config.action_noise, Some(config.steps));
+                noisy_replay(env, &recorded, &scene, noise, steps, stream("collect/replay"))?
+            } else {
+                self.demonstrator.play(&scene, config.steps, stream("collect/play"))?
+            };
+            let info = EpisodeInfo { env, kind, source, seed: config.seed, factors: scene.clone() };
+            Ok(Episode { info, rows, pixels: None })
+        };
+        self.contents(group).enumerate().map(make).collect()
+    }
+
+    /// Opens the store for appending, without the episode that a killed run left half written; with how many it holds.
+    fn open(&self, path: &Path) -> Result<(StoreWriter, usize), CollectError> {
+        if !path.exists() {
+            return Ok((StoreWriter::create(path, self.demonstrator.env())?, 0));
         }
+        let store = match Store::open(path) {
+            Ok(store) => store,
+            Err(_) => {
+                repair(path)?;
+                Store::open(path)?
+            }
+        };
+        same_env(&store, self.demonstrator.env())?;
+        let foreign = |episode: usize| {
+            let message = format!("episode {episode} of {} is not of this collection", path.display());
+            CollectError::Config(format!("{message}; give another path or remove the file"))
+        };
+        let mut wanted = (0..self.config.sources).flat_map(|group| self.contents(group));
+        for (i, view) in store.views().enumerate() {
+            let info = view.info();
+            if wanted.next() != Some((info.kind, info.source)) || info.seed != self.config.seed {
+                return Err(foreign(i));
+            }
+        }
+        // The first group again: other settings, or another expert, make other episodes.
+        for (i, (view, made)) in store.views().zip(self.make(0)?).enumerate() {
+            let states = (0..view.len()).map(|row| view.state(row));
+            if !states.eq(made.rows.iter().map(|row| row.state.clone())) {
+                return Err(foreign(i));
+            }
+        }
+        drop(store);
+        Ok(StoreWriter::resume(path)?)
     }
-    drop(store);
-    Ok(StoreWriter::resume(path)?)
+}
+
+fn same_env(store: &Store, env: DomainRef) -> Result<(), CollectError> {
+    if store.env() == env {
+        return Ok(());
+    }
+    let (theirs, ours) = (store.env().spec().name, env.spec().name);
+    let message =
+        format!("{} is a store of {theirs}, not of {ours}; give another path", store.path().display());
+    Err(CollectError::Config(message))
 }
 
 /// What collection needs to know of an environment: who demonstrates, and what play is.
@@ -280,31 +352,6 @@ pub fn demonstrator(env: &str) -> Result<&'static dyn Demonstrator, CollectError
         let hint = nearest(env, names).map_or_else(String::new, |near| format!("did you mean `{near}`? "));
         CollectError::Config(format!("env = \"{env}\" is not known; {hint}known are {}", names.join(", ")))
     })
-}
-
-/// All episodes of one group, in the order they are written.
-fn make_group(
-    config: &CollectConfig,
-    demonstrator: &dyn Demonstrator,
-    group: usize,
-) -> Result<Vec<Episode>, CollectError> {
-    let (key, env) = (group as u64, demonstrator.env());
-    let scene = env.scene(&Changes::new())?;
-    let expert = demonstrator.expert(config, &scene, Stream::new(config.seed, "collect/expert", &[key]))?;
-    let make = |(i, (kind, source)): (usize, (Kind, u64))| {
-        let stream = |purpose| Stream::new(config.seed, purpose, &[key, i as u64]);
-        let rows = match kind {
-            Kind::Expert => expert.clone(),
-            Kind::Weak => demonstrator.play(&scene, config.steps, stream("collect/play"))?,
-            _ => {
-                let (noise, steps) = (config.action_noise, Some(config.steps));
-                noisy_replay(env, &expert, &scene, noise, steps, stream("collect/replay"))?
-            }
-        };
-        let info = EpisodeInfo { env, kind, source, seed: config.seed, factors: scene.clone() };
-        Ok(Episode { info, rows, pixels: None })
-    };
-    config.contents(group).enumerate().map(make).collect()
 }
 
 /// A fresh environment placed in `state`.

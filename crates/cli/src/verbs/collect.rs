@@ -22,6 +22,7 @@ Examples:
   worldbench collect --preset smoke --out smoke.wbs
   worldbench collect --out push_t.wbs --set sources=500 --set seed=7
   worldbench collect --env two-room --out rooms.wbs
+  worldbench collect --demos demos.wbs --out push_t.wbs --set replays_per_source=90
   worldbench config show collect                        every key that --set takes")]
 pub struct Args {
     /// Store to write, or to continue
@@ -30,6 +31,9 @@ pub struct Args {
     /// Environment (see `envs`); without --preset its own preset is taken [default: push_t]
     #[arg(long, value_name = "NAME")]
     env: Option<String>,
+    /// Replay the episodes of this store (see `data import`) in place of the built-in expert's
+    #[arg(long, value_name = "STORE.wbs")]
+    demos: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
     /// Threads; 0 takes one per core
@@ -54,7 +58,10 @@ fn resolve(args: &Args) -> Result<CollectConfig> {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let config = resolve(args)?;
+    let mut config = resolve(args)?;
+    if let Some(demos) = &args.demos {
+        config = config.with_demos(demos)?;
+    }
     config.check()?;
     make_parent(&args.out)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build();

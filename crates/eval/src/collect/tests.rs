@@ -50,6 +50,33 @@ fn replays_share_their_source_and_play_has_its_own() {
 }
 
 #[test]
+fn given_demonstrations_take_the_place_of_the_experts() {
+    let dir = tempfile::tempdir().unwrap();
+    let demos = dir.path().join("demos");
+    let slow = CollectConfig { seed: 7, replays_per_source: 0, play_share: 0.0, ..small() };
+    run(&slow, &demos, 2);
+    let config = CollectConfig { sources: 1000, ..small() }.with_demos(&demos).unwrap();
+    let path = dir.path().join("store");
+    assert_eq!(run(&config, &path, 1), run(&config, &dir.path().join("again"), 2));
+    let (given, made) = (Store::open(&demos).unwrap(), Store::open(&path).unwrap());
+    assert_eq!((given.len(), made.len()), (4, config.episodes()));
+    let kept = made.views().filter(|v| v.info().kind == Kind::Expert);
+    for (i, (kept, given)) in kept.zip(given.views()).enumerate() {
+        assert_eq!((kept.info().source, kept.len()), (i as u64, given.len()));
+        assert!((0..kept.len()).all(|row| kept.state(row) == given.state(row)));
+    }
+    // A replay starts on the demonstration whose number it carries, but for the physics step that placing it takes.
+    for replay in made.views().filter(|v| v.info().kind == Kind::NoisyReplay) {
+        let (source, start) = (given.view(replay.info().source as usize).unwrap(), replay.state(0));
+        let near = |row| source.state(row).iter().zip(&start).take(4).all(|(a, b)| (a - b).abs() < 3.0);
+        assert!((0..source.len()).any(near));
+    }
+    let many = CollectConfig { sources: 5, ..config };
+    let error = collect(&many, &path, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("holds 4 episodes") && error.contains("--set sources=4"), "{error}");
+}
+
+#[test]
 fn two_room_data_do_not_depend_on_threads_and_cross_between_rooms() {
     let dir = tempfile::tempdir().unwrap();
     let rooms = CollectConfig { env: "two_room".into(), sources: 12, ..small() };
