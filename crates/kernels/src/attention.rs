@@ -7,8 +7,10 @@ use std::cell::RefCell;
 
 mod engine;
 mod packed;
+mod shared;
 
 pub use packed::KeyValues;
+pub use shared::{MOST_ROWS, attend_rows};
 
 /// Sequences of at most this many keys take the path without packing.
 const SHORT: usize = 16;
@@ -82,26 +84,6 @@ impl Attention {
         out_stride: usize,
     ) {
         let strides = [self.keys * kv_stride, kv_stride];
-        self.run(q, q_stride, k, v, kv_stride, strides, out, out_stride);
-    }
-
-    /// As [`Self::forward`] with keys that lie position by position: key `j` of sequence `b` is row `j * batch + b` of
-    /// `k` and `v`.
-    ///
-    /// # Panics
-    /// As [`Self::forward`].
-    #[allow(clippy::too_many_arguments)]
-    pub fn forward_by_position(
-        &self,
-        q: &[f32],
-        q_stride: usize,
-        k: &[f32],
-        v: &[f32],
-        kv_stride: usize,
-        out: &mut [f32],
-        out_stride: usize,
-    ) {
-        let strides = [kv_stride, self.batch * kv_stride];
         self.run(q, q_stride, k, v, kv_stride, strides, out, out_stride);
     }
 
@@ -285,23 +267,6 @@ mod tests {
             for (g, e) in got.iter().zip(reference(&s, &qkv)) {
                 assert!((f64::from(*g) - e).abs() < 3e-6, "{t}: {g} against {e}");
             }
-        }
-    }
-
-    #[test]
-    fn keys_by_position_have_the_bits_of_keys_by_sequence() {
-        for (batch, keys, heads, dim) in [(5, 3, 17, 20), (2, 16, 3, 64), (3, 20, 2, 8)] {
-            let (mask, width) = (Mask::Full, heads * dim);
-            let s = Attention { batch, queries: 1, keys, heads, dim, scale: 0.4, mask };
-            let (q, kv) = (values(3, batch * width), values(4, batch * keys * 2 * width));
-            let mut turned = Vec::new();
-            for (j, b) in (0..keys).flat_map(|j| (0..batch).map(move |b| (j, b))) {
-                turned.extend_from_slice(&kv[(b * keys + j) * 2 * width..][..2 * width]);
-            }
-            let (mut by_sequence, mut by_position) = (vec![0.0; batch * width], vec![0.0; batch * width]);
-            s.forward(&q, width, &kv, &kv[width..], 2 * width, &mut by_sequence, width);
-            s.forward_by_position(&q, width, &turned, &turned[width..], 2 * width, &mut by_position, width);
-            assert_eq!(by_sequence, by_position);
         }
     }
 

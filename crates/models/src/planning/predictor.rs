@@ -1,6 +1,10 @@
-//! The causal adaLN transformer on tokens that lie position by position, with a cache of keys and values.
+//! The causal adaLN transformer on tokens that lie position by position, with a cache of what attention reads.
+//!
+//! A window has up to three positions and asks for one or two of them, so keys and values are not computed: scores and
+//! mixtures are taken of the normalised tokens themselves ([`attend_rows`]), a head's key matrix turning the query
+//! and its value matrix the mixture.
 
-use worldbench_kernels::attention::{Attention, Mask};
+use worldbench_kernels::attention::{MOST_ROWS, attend_rows};
 use worldbench_kernels::gemm::{Activation, Epilogue, Precision};
 use worldbench_kernels::grad::{Operand, matmul};
 use worldbench_kernels::{Buffer, ops};
@@ -25,7 +29,7 @@ pub(super) struct Window {
     pub len: usize,
     /// First action of the window among all actions.
     pub action: usize,
-    /// Whether keys and values are read again by a later window.
+    /// Whether the normalised tokens are read again by a later window.
     pub keep: bool,
 }
 
@@ -37,7 +41,9 @@ pub(super) struct PredictorScratch {
     norm: Buffer,
     once: Buffer,
     query: Buffer,
-    /// Keys and values per layer, `[T, S, 2 * inner + pad]`.
+    /// One head's queries as the tokens meet them, then its mixtures of tokens, `[rows, D + pad]`.
+    turned: Buffer,
+    /// Normalised tokens per layer, `[T, S, D]`.
     cache: Vec<Buffer>,
     mixed: Buffer,
     hidden: Buffer,
@@ -47,7 +53,7 @@ pub(super) struct PredictorScratch {
 
 impl PredictorScratch {
     pub fn len(&self) -> usize {
-        let all = [&self.x, &self.norm, &self.once, &self.query, &self.mixed, &self.hidden];
+        let all = [&self.x, &self.norm, &self.once, &self.query, &self.turned, &self.mixed, &self.hidden];
         all.into_iter().chain(&self.cache).chain(&self.modulations).map(|b| b.len()).sum()
     }
 }
@@ -57,7 +63,10 @@ struct Block {
     modulation: Dense,
     attention_norm: Norm,
     query: Dense,
-    key_value: Dense,
+    /// Per head, its scaled key matrix transposed: what a query looks for among tokens.
+    keys: Vec<Dense>,
+    /// Per head, a mixture of tokens to its value.
+    values: Vec<Dense>,
     output: Dense,
     /// Value and output in one: what attention adds to a token that sees only itself.
     alone: Dense,
@@ -79,17 +88,25 @@ impl Block {
         let (width, inner) = (c.width, c.heads * c.head_width);
         let qkv = reader.get(&format!("{key}.attn.to_qkv.weight"), 3 * inner * width)?;
         let (query, key_value) = qkv.split_at(inner * width);
+        let (to_key, to_value) = key_value.split_at(inner * width);
+        let scale = 1.0 / (c.head_width as f32).sqrt();
+        let to_key: Vec<f32> = to_key.iter().map(|v| v * scale).collect();
+        let size = c.head_width * width;
+        let keys = to_key.chunks_exact(size).map(|head| Dense::from_in_out(head, c.head_width, width));
+        let heads = to_value.chunks_exact(size);
+        let values = heads.map(|head| Dense::from_parts(head, None, width, c.head_width));
         let output = reader.get(&format!("{key}.attn.to_out.0.weight"), width * inner)?;
         let bias = reader.get(&format!("{key}.attn.to_out.0.bias"), width)?.to_vec();
         let mut alone = vec![0.0; width * width];
-        let (o, v) = (Operand::normal(output, inner), Operand::normal(&key_value[inner * width..], width));
+        let (o, v) = (Operand::normal(output, inner), Operand::normal(to_value, width));
         matmul(width, inner, width, o, v, &mut alone, width, false, Epilogue::NONE);
         Ok(Self {
             alone: Dense::from_parts(&alone, Some(bias), width, width),
             modulation: Dense::new(reader, &format!("{key}.adaLN_modulation.1"), width, 6 * width)?,
             attention_norm: Norm::new(reader, &format!("{key}.attn.norm"), width, AFFINE_EPS)?,
             query: Dense::from_parts(query, None, width, inner),
-            key_value: Dense::from_parts(key_value, None, width, 2 * inner),
+            keys: keys.collect(),
+            values: values.collect(),
             output: Dense::new(reader, &format!("{key}.attn.to_out.0"), inner, width)?,
             mlp_norm: Norm::new(reader, &format!("{key}.mlp.net.0"), width, AFFINE_EPS)?,
             expand: Dense::new(reader, &format!("{key}.mlp.net.1"), width, c.mlp)?,
@@ -97,10 +114,18 @@ impl Block {
         })
     }
 
+    fn layers(&self) -> impl Iterator<Item = &Dense> {
+        let single = [&self.modulation, &self.query, &self.output, &self.alone, &self.expand, &self.contract];
+        single.into_iter().chain(&self.keys).chain(&self.values)
+    }
+
+    fn layers_mut(&mut self) -> impl Iterator<Item = &mut Dense> {
+        let Self { modulation, query, keys, values, output, alone, expand, contract, .. } = self;
+        [modulation, query, output, alone, expand, contract].into_iter().chain(keys).chain(values)
+    }
+
     fn len(&self) -> usize {
-        let norms = self.attention_norm.len() + self.mlp_norm.len();
-        let attention = [&self.modulation, &self.query, &self.key_value, &self.output, &self.alone];
-        attention.into_iter().chain([&self.expand, &self.contract]).map(Dense::len).sum::<usize>() + norms
+        self.layers().map(Dense::len).sum::<usize>() + self.attention_norm.len() + self.mlp_norm.len()
     }
 }
 
@@ -115,6 +140,10 @@ fn normalise(norm: &Norm, x: &[f32], width: usize, modulation: &[f32], once: &mu
 
 impl Predictor {
     pub fn new(reader: Reader, c: &PredictorConfig) -> Result<Self, Error> {
+        if c.frames > MOST_ROWS {
+            let problem = format!("has {} positions, planning takes at most {MOST_ROWS}", c.frames);
+            return Err(Error::Parameter { key: "predictor.pos_embedding".into(), problem });
+        }
         let blocks =
             (0..c.depth).map(|i| Block::new(reader, &format!("predictor.transformer.layers.{i}"), c));
         Ok(Self {
@@ -131,13 +160,7 @@ impl Predictor {
 
     /// Rounds the weights for products in `precision`.
     pub fn set_precision(&mut self, precision: Precision) {
-        for b in &mut self.blocks {
-            let attention = [&mut b.modulation, &mut b.query, &mut b.key_value, &mut b.output, &mut b.alone];
-            attention
-                .into_iter()
-                .chain([&mut b.expand, &mut b.contract])
-                .for_each(|d| d.set_precision(precision));
-        }
+        self.blocks.iter_mut().flat_map(Block::layers_mut).for_each(|d| d.set_precision(precision));
     }
 
     /// Computes the modulations of all actions from their conditions `[rows, D]`.
@@ -173,18 +196,14 @@ impl Predictor {
     /// Adds the attention of positions `from..` to their tokens.
     fn attend(&self, layer: usize, w: Window, from: usize, s: &mut PredictorScratch) {
         let (block, width) = (&self.blocks[layer], self.config.width);
-        let inner = block.query.outputs();
-        let stride = 2 * inner + PAD;
         let fresh = (w.len - w.fresh) * w.count;
         let modulations = &s.modulations[layer];
-        let norm = s.norm.reserve(fresh * width);
         let first = (w.action + w.fresh) * w.count * 6 * width;
+        let cache = s.cache[if w.keep { layer } else { 0 }].reserve(self.config.frames * w.count * width);
+        let norm = &mut cache[w.fresh * w.count * width..][..fresh * width];
         let x = &s.x[..fresh * width];
         normalise(&block.attention_norm, x, width, &modulations[first..], &mut s.once, norm);
-        let cache = s.cache[if w.keep { layer } else { 0 }].reserve(self.config.frames * w.count * stride);
-        let new = &mut cache[w.fresh * w.count * stride..];
         let plain = Activation::Identity;
-        block.key_value.run(fresh, (norm, width), (new, stride), block.key_value.epilogue(plain));
         let gate = |position: usize| &modulations[(w.action + position) * w.count * 6 * width + 2 * width..];
         if from == 0 {
             let gated = block.alone.epilogue(plain).gate(gate(0), 6 * width, 1);
@@ -194,27 +213,37 @@ impl Predictor {
         if asking == w.len {
             return;
         }
-        let (rows, row) = ((w.len - asking) * w.count, inner + PAD);
+        let (rows, row) = ((w.len - asking) * w.count, block.query.outputs() + PAD);
         let query = s.query.reserve(rows * row);
         let mixed = s.mixed.reserve(rows * row);
         let at = (asking - w.fresh) * w.count * width;
         block.query.run(rows, (&norm[at..], width), (query, row), block.query.epilogue(plain));
-        self.mix(w, asking, query, cache, mixed);
+        let turned = s.turned.reserve(rows * (width + PAD));
+        self.mix(block, (w, asking), query, cache, turned, mixed);
         let gated = block.output.epilogue(plain).gate(gate(asking), 6 * width, 1);
         block.output.run(rows, (mixed, row), (&mut s.x[at..], width), gated);
     }
 
-    /// Mixes the values that each query of positions `from..` sees.
-    fn mix(&self, w: Window, from: usize, query: &[f32], cache: &[f32], mixed: &mut [f32]) {
-        let (heads, dim) = (self.config.heads, self.config.head_width);
-        let inner = heads * dim;
-        let (row, stride) = (inner + PAD, 2 * inner + PAD);
-        let scale = 1.0 / (dim as f32).sqrt();
-        let positions = mixed.chunks_exact_mut(w.count * row).zip(query.chunks_exact(w.count * row));
-        for (i, (mixed, query)) in positions.enumerate() {
-            let (batch, keys, mask) = (w.count, from + i + 1, Mask::Full);
-            let one = Attention { batch, queries: 1, keys, heads, dim, scale, mask };
-            one.forward_by_position(query, row, cache, &cache[inner..], stride, mixed, row);
+    /// Mixes the values that each query of positions `from..` sees, head by head, so that a head's rows stay near the core.
+    fn mix(
+        &self,
+        block: &Block,
+        (w, from): (Window, usize),
+        query: &[f32],
+        cache: &[f32],
+        turned: &mut [f32],
+        mixed: &mut [f32],
+    ) {
+        let PredictorConfig { heads, head_width, width, .. } = self.config;
+        let (row, stride) = (heads * head_width + PAD, width + PAD);
+        let rows = (w.len - from) * w.count;
+        for (head, (key, value)) in block.keys.iter().zip(&block.values).enumerate() {
+            let at = head * head_width;
+            key.run(rows, (&query[at..], row), (turned, stride), Epilogue::NONE);
+            for (i, turned) in turned.chunks_exact_mut(w.count * stride).enumerate() {
+                attend_rows([w.count, from + i + 1, width], turned, stride, cache);
+            }
+            value.run(rows, (turned, stride), (&mut mixed[at..], row), Epilogue::NONE);
         }
     }
 

@@ -175,9 +175,8 @@ pub(super) fn parts(len: usize, most: usize) -> impl Iterator<Item = Range<usize
 
 /// Multiply-adds of one token in one layer.
 struct LayerProducts {
-    query: f64,
-    key_value: f64,
-    output: f64,
+    /// One of query, key, value and output.
+    projection: f64,
     feed: f64,
     modulation: f64,
 }
@@ -186,19 +185,14 @@ impl LayerProducts {
     fn new(c: &JepaConfig) -> Self {
         let p = &c.predictor;
         let (width, inner, mlp) = (p.width as f64, (p.heads * p.head_width) as f64, p.mlp as f64);
-        Self {
-            query: width * inner,
-            key_value: 2.0 * width * inner,
-            output: width * inner,
-            feed: 2.0 * width * mlp,
-            modulation: 6.0 * width * width,
-        }
+        Self { projection: width * inner, feed: 2.0 * width * mlp, modulation: 6.0 * width * width }
     }
 
-    /// The first position, whose value and output projections are one matrix, and `asking` others.
+    /// The first position, whose value and output projections are one matrix, and `asking` others, whose queries and
+    /// mixtures go through those of keys and values.
     fn attention(&self, first: bool, asking: usize) -> f64 {
         let alone = if first { self.modulation / 6.0 } else { 0.0 };
-        alone + asking as f64 * (self.query + self.output)
+        alone + asking as f64 * 4.0 * self.projection
     }
 }
 
@@ -237,8 +231,7 @@ pub fn executed_flop(c: &JepaConfig, context: usize, horizon: usize) -> f64 {
         let whole = fresh == len; // the first position is among them
         let inner = layer.attention(whole, fresh - usize::from(whole)) + fresh as f64 * layer.feed;
         let last = layer.attention(len == 1, usize::from(len > 1)) + layer.feed;
-        sum += depth * fresh as f64 * layer.key_value + (depth - 1.0) * inner + last;
-        sum += projector_products(c);
+        sum += (depth - 1.0) * inner + last + projector_products(c);
     }
     2.0 * sum
 }
@@ -247,7 +240,7 @@ pub fn executed_flop(c: &JepaConfig, context: usize, horizon: usize) -> f64 {
 #[must_use]
 pub fn naive_flop(c: &JepaConfig, context: usize, horizon: usize) -> f64 {
     let l = LayerProducts::new(c);
-    let layer = l.query + l.key_value + l.output + l.feed + l.modulation;
+    let layer = 4.0 * l.projection + l.feed + l.modulation;
     let token = c.predictor.depth as f64 * layer + projector_products(c);
     let tokens: usize = (context..context + horizon).map(|known| known.min(c.predictor.frames)).sum();
     let embedded = (context - 1 + horizon) as f64 * embedding_products(c);

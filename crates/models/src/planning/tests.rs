@@ -238,7 +238,7 @@ fn errors_name_what_is_wrong() {
 fn the_cache_saves_arithmetic() {
     let config = JepaConfig::full(10);
     let (executed, naive) = (executed_flop(&config, 1, 5), naive_flop(&config, 1, 5));
-    assert!((170e6..185e6).contains(&executed), "{executed}");
+    assert!((150e6..165e6).contains(&executed), "{executed}");
     assert!((275e6..290e6).contains(&naive), "{naive}");
 }
 

@@ -85,6 +85,11 @@ impl Dense {
         Self { weight: PackedMatrix::from_out_in(weight, inputs, outputs), bias }
     }
 
+    /// From a weight `[inputs, outputs]`, without a bias.
+    pub fn from_in_out(weight: &[f32], inputs: usize, outputs: usize) -> Self {
+        Self { weight: PackedMatrix::from_in_out(weight, inputs, outputs), bias: None }
+    }
+
     pub fn inputs(&self) -> usize {
         self.weight.k()
     }
