@@ -28,6 +28,7 @@ pub const TRAIN: Presets = &[
     ("dino-wm-compact", include_str!("../../../configs/train/dino-wm-compact.toml")),
     ("dino-wm-full", include_str!("../../../configs/train/dino-wm-full.toml")),
     ("gcbc-compact", include_str!("../../../configs/train/gcbc-compact.toml")),
+    ("gcbc-trained-compact", include_str!("../../../configs/train/gcbc-trained-compact.toml")),
     ("gcbc-full", include_str!("../../../configs/train/gcbc-full.toml")),
     ("iq-learn-compact", include_str!("../../../configs/train/iq-learn-compact.toml")),
     ("iq-learn-bc-compact", include_str!("../../../configs/train/iq-learn-bc-compact.toml")),

@@ -245,6 +245,7 @@ pub fn describe(config: &TrainConfig, sets: &[String], row: &mut RowResult) {
         ModelConfig::DinoWm(model) => format!("{} encoder", model.encoder.name.as_str()),
         ModelConfig::GoalPolicy(model) => match &model.encoder {
             GoalEncoder::Compact(_) => "compact encoder".into(),
+            GoalEncoder::Trained(_) => "compact encoder trained along".into(),
             GoalEncoder::Pretrained(encoder) => {
                 format!("{} encoder, {} px", encoder.name.as_str(), encoder.image)
             }

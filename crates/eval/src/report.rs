@@ -84,6 +84,7 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
     for row in own {
         let checkpoint = match &row.checkpoint {
             Some(path) => format!("[{}]({})", cell(path), path.replace(' ', "%20")),
+            None if row.train_seed.is_some() => "not kept".into(),
             None => "none".into(),
         };
         push(

@@ -99,7 +99,12 @@ fn same_but_seeds(a: &RowResult, b: &RowResult) -> bool {
     let same = |row: &RowResult| {
         (row.system, row.planner.clone(), row.variant.clone(), row.environment.clone(), row.split.clone())
     };
-    a.comparable(b) && same(a) == same(b) && a.checkpoint.is_some() == b.checkpoint.is_some()
+    a.comparable(b) && same(a) == same(b) && trained(a) == trained(b)
+}
+
+/// Whether there was a training; not every checkpoint is kept.
+fn trained(row: &RowResult) -> bool {
+    row.checkpoint.is_some() || row.train_seed.is_some()
 }
 
 /// Training and evaluation seed. Where no training seed was recorded, the checkpoint's name stands for it.
@@ -130,7 +135,7 @@ fn summarise(rows: &[RowResult], group: Vec<usize>) -> SeedGroup {
     SeedGroup {
         label: first.label(),
         eval_seeds,
-        trainings: if first.checkpoint.is_some() { trainings.len() } else { 0 },
+        trainings: if trained(first) { trainings.len() } else { 0 },
         n: first.score.all.n,
         all: spread(|row| row.score.all.rate),
         block_moved: spread(|row| row.score.block_moved.rate),
@@ -168,6 +173,8 @@ mod tests {
         assert_eq!(groups[0].all.text(), "65.0 % (55.0 to 75.0)");
         assert_eq!(groups[0].seeds_text(), "2 training seeds, 2 evaluation seeds");
         assert!(!groups[0].one_seed() && !groups[1].one_seed());
+        let thrown_away = RowResult { checkpoint: None, ..learned(100, 1, 0) };
+        assert_eq!(group(&[learned(100, 0, 0), thrown_away])[0].trainings, 2);
         assert_eq!(groups[1].seeds_text(), "1 evaluation seed");
     }
 

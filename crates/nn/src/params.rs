@@ -74,6 +74,21 @@ impl Params {
         params
     }
 
+    /// Declares the tensors of `other` behind its own; a network that is bound need not ask for them.
+    pub fn extend(&mut self, other: &Self) {
+        for Entry { key, shape, kind, .. } in &other.entries {
+            self.push(key, shape, *kind, other.get(key).unwrap_or_default());
+        }
+    }
+
+    /// Declares one more tensor with the given values; a network that is bound need not ask for it.
+    pub fn push(&mut self, key: &str, shape: &[usize], kind: Kind, values: &[f32]) {
+        self.declare(key, shape, kind, Init::Constant(0.0), 0);
+        if let Some(slot) = self.get_mut(key) {
+            slot.copy_from_slice(values);
+        }
+    }
+
     /// Puts the parameters on `device` and builds the model from them. On a device with differentiation every
     /// trainable tensor is a leaf whose gradient [`Leaves::gradients`] reads.
     ///
@@ -265,12 +280,27 @@ impl Leaves {
     /// # Errors
     /// The device cannot deliver the values.
     pub fn gradients(&self, loss: &Tensor<1>) -> Result<Vec<f32>, Error> {
+        self.gradients_with(loss, &[])
+    }
+
+    /// As [`Leaves::gradients`], with the gradients of `inputs` (leaves too) behind it, one after the other.
+    ///
+    /// # Errors
+    /// As [`Leaves::gradients`].
+    pub fn gradients_with(&self, loss: &Tensor<1>, inputs: &[Tensor<1>]) -> Result<Vec<f32>, Error> {
         let mut gradients = loss.backward();
         let mut flat = vec![0.0; self.len];
-        for (leaf, range) in self.leaves.iter().zip(&self.ranges) {
-            let Some(leaf) = leaf else { continue };
+        let own =
+            self.leaves.iter().zip(&self.ranges).filter_map(|(l, range)| Some((l.as_ref()?, range.clone())));
+        let mut places: Vec<_> = own.collect();
+        for input in inputs {
+            let start = flat.len();
+            flat.resize(start + input.dims()[0], 0.0);
+            places.push((input, start..flat.len()));
+        }
+        for (leaf, range) in places {
             if let Some(gradient) = leaf.grad_remove(&mut gradients) {
-                flat[range.clone()].copy_from_slice(&to_vec(gradient)?);
+                flat[range].copy_from_slice(&to_vec(gradient)?);
             }
         }
         Ok(flat)

@@ -15,11 +15,11 @@ use crate::config::compact_frame;
 use crate::{Learner, Method, Metrics, ModelConfig, TrainConfig, TrainError};
 
 /// Key of the frame that is subtracted from every other.
-const BACKGROUND: &str = "encoder.background";
+pub(crate) const BACKGROUND: &str = "encoder.background";
 /// Frames whose median is the background; odd, so that it is one of their values.
 const BACKGROUND_FRAMES: usize = 255;
 /// Keys of the BatchNorm statistics.
-const RUNNING: [&str; 2] = ["encoder.norm.running_mean", "encoder.norm.running_var"];
+pub(crate) const RUNNING: [&str; 2] = ["encoder.norm.running_mean", "encoder.norm.running_var"];
 
 /// A compact model in training.
 pub struct CompactLearner {
@@ -108,7 +108,7 @@ impl CompactLearner {
     }
 }
 
-fn frame_shape(config: &EncoderConfig) -> Vec<usize> {
+pub(crate) fn frame_shape(config: &EncoderConfig) -> Vec<usize> {
     vec![config.resolution, config.resolution, 3]
 }
 
@@ -229,7 +229,11 @@ pub(crate) fn moments(
 }
 
 /// Per-pixel median of frames spread over `episodes`, [R, R, 3]: what does not move.
-fn median_frame(spec: FrameSpec, store: &Store, episodes: &[usize]) -> Result<Vec<f32>, TrainError> {
+pub(crate) fn median_frame(
+    spec: FrameSpec,
+    store: &Store,
+    episodes: &[usize],
+) -> Result<Vec<f32>, TrainError> {
     let bytes = spec.resolution * spec.resolution * 3;
     let mut source = FrameSource::new(spec);
     let mut frames = vec![0; BACKGROUND_FRAMES * bytes];

@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use worldbench_data::{FrameSpec, WindowSpec};
 use worldbench_env::raster::Filter;
-use worldbench_models::compact::CompactConfig;
+use worldbench_models::compact::{CompactConfig, EncoderConfig};
 use worldbench_models::mae::MaeConfig;
 
 use worldbench_nn::schedule::Schedule;
@@ -273,10 +273,12 @@ impl TrainConfig {
     /// part of the run.
     pub(crate) fn identity(&self) -> Self {
         let mut same = self.clone();
-        if let ModelConfig::GoalPolicy(GoalTraining { encoder: GoalEncoder::Compact(source), .. }) =
-            &mut same.model
-        {
-            source.checkpoint.clear();
+        if let ModelConfig::GoalPolicy(GoalTraining { encoder, .. }) = &mut same.model {
+            match encoder {
+                GoalEncoder::Compact(source) => source.checkpoint.clear(),
+                GoalEncoder::Trained(source) => source.checkpoint.iter_mut().for_each(PathBuf::clear),
+                GoalEncoder::Pretrained(_) => {}
+            }
         }
         same
     }
@@ -298,17 +300,25 @@ pub(crate) fn compact_frame(model: &CompactConfig) -> FrameSpec {
 }
 
 fn check_compact(model: &CompactConfig) -> Result<(), TrainError> {
-    let fail = |message: String| Err(TrainError::Config(message));
-    let encoder = &model.encoder;
+    check_encoder(&model.encoder, "model.encoder")?;
+    if model.action_block == 0 || model.width < 2 {
+        return Err(TrainError::Config("model.action_block and width must be positive".into()));
+    }
+    Ok(())
+}
+
+/// Checks the size of a compact encoder under `key`.
+pub(crate) fn check_encoder(encoder: &EncoderConfig, key: &str) -> Result<(), TrainError> {
+    let fail = |message: String| Err(TrainError::Config(format!("{key}.{message}")));
     if encoder.widths.is_empty() || encoder.widths.contains(&0) || encoder.patch == 0 {
-        return fail("model.encoder.widths and patch must be positive".into());
+        return fail("widths and patch must be positive".into());
     }
     if !(2..=3).contains(&encoder.kernel) {
-        return fail(format!("model.encoder.kernel = {} must be 2 or 3", encoder.kernel));
+        return fail(format!("kernel = {} must be 2 or 3", encoder.kernel));
     }
     if encoder.strides.len() + 1 != encoder.widths.len() {
         return fail(format!(
-            "model.encoder.strides has {} values; it takes {}, one fewer than model.encoder.widths",
+            "strides has {} values; it takes {}, one fewer than widths",
             encoder.strides.len(),
             encoder.widths.len() - 1
         ));
@@ -316,7 +326,7 @@ fn check_compact(model: &CompactConfig) -> Result<(), TrainError> {
     let strides = if encoder.kernel == 2 { 2..=2 } else { 1..=2 };
     if let Some(stride) = encoder.strides.iter().find(|&s| !strides.contains(s)) {
         return fail(format!(
-            "model.encoder.strides: {stride} with kernel {} must lie in {} to {}",
+            "strides: {stride} with kernel {} must lie in {} to {}",
             encoder.kernel,
             strides.start(),
             strides.end()
@@ -324,12 +334,10 @@ fn check_compact(model: &CompactConfig) -> Result<(), TrainError> {
     }
     let (resolution, step) = (encoder.resolution, encoder.patch * encoder.strides.iter().product::<usize>());
     if !(16..=512).contains(&resolution) || !resolution.is_multiple_of(step) {
-        return fail(format!(
-            "model.encoder.resolution = {resolution} must be a multiple of {step} in 16..=512"
-        ));
+        return fail(format!("resolution = {resolution} must be a multiple of {step} in 16..=512"));
     }
-    if model.action_block == 0 || model.width < 2 || model.encoder.latent < 2 {
-        return fail("model.action_block, width and encoder.latent must be positive".into());
+    if encoder.latent < 2 {
+        return fail(format!("latent = {} must be at least 2", encoder.latent));
     }
     Ok(())
 }

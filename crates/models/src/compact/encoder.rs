@@ -10,8 +10,10 @@ use super::keypoints::{self, Maps};
 use super::linear;
 use super::params::{Affine, Linear, ParamTable};
 
+mod alone;
 mod trunk;
 
+pub use alone::EncoderTape;
 pub(super) use trunk::Packed;
 pub use trunk::Trunk;
 
@@ -19,7 +21,7 @@ pub use trunk::Trunk;
 const MOMENTUM: f32 = 0.1;
 
 /// Size of the encoder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
     /// Side of the square frame in pixels, a multiple of `patch` and all strides together.

@@ -44,7 +44,7 @@ mod predictor;
 mod step;
 mod whiten;
 
-pub use encoder::{BatchNorm, Encoder, EncoderConfig, Readout};
+pub use encoder::{BatchNorm, Encoder, EncoderConfig, EncoderTape, Readout};
 pub use frozen::CompactEncoder;
 pub use inference::{CompactModel, Normalisation, Scratch};
 pub use objective::{Weights, spread};

@@ -80,7 +80,7 @@ impl Workers {
     }
 
     /// Runs `work` on every shard, one thread each.
-    fn each(&self, shards: &mut [Shard], work: impl Fn(&mut Shard) + Sync) {
+    pub(super) fn each<S: Send>(&self, shards: &mut [S], work: impl Fn(&mut S) + Sync) {
         std::thread::scope(|scope| {
             for (shard, pool) in shards.iter_mut().zip(&self.0) {
                 let work = &work;

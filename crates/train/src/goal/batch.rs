@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use worldbench_core::Stream;
 use worldbench_data::{Batch, GoalSampler, Moment, Split, Store};
 use worldbench_models::compact::ACTION;
@@ -13,14 +13,13 @@ use worldbench_plan::ActionNormaliser;
 
 use super::GoalTraining;
 use super::config::Reached;
-use super::observations::Observations;
+use super::observations::Observed;
 use crate::TrainError;
 
 /// Goals of one side of the split.
 pub(super) struct Goals {
     actor: GoalSampler,
     value: GoalSampler,
-    reached: Reached,
 }
 
 impl Goals {
@@ -36,7 +35,6 @@ impl Goals {
         Ok(Self {
             actor: sampler(&model.actor_goals, "actor")?,
             value: sampler(&model.value_goals, "value")?,
-            reached: model.reached,
         })
     }
 
@@ -50,6 +48,44 @@ impl Goals {
         let side = |episodes: &[usize], name| Self::new(model, store, episodes, (seed, name));
         let val = (!split.val.is_empty()).then(|| side(&split.val, "validation")).transpose()?;
         Ok((side(&split.train, "train")?, val))
+    }
+}
+
+/// What a batch is to look at.
+pub(super) struct Moments {
+    /// Every window's context and the row behind it, `[B, T + 1]`.
+    pub windows: Vec<Moment>,
+    /// Goals of the actor, `[B]`.
+    pub actor: Vec<Moment>,
+    /// Goals of the value, `[B]`.
+    pub value: Vec<Moment>,
+}
+
+impl Moments {
+    /// Draws goals for the windows of `batch` with a context of `frames`; they are keyed by the number of the sample.
+    pub fn draw(batch: &Batch, frames: usize, goals: &Goals) -> Self {
+        let count = batch.windows.len();
+        let (mut windows, mut actor, mut value) = (Vec::with_capacity(count * (frames + 1)), vec![], vec![]);
+        for (i, window) in batch.windows.iter().enumerate() {
+            let moment = |t: usize| Moment { episode: window.episode, row: window.start + t as u32 };
+            let sample = batch.index * count as u64 + i as u64;
+            let current = moment(frames - 1);
+            windows.extend((0..=frames).map(moment));
+            actor.push(goals.actor.draw(current, sample));
+            value.push(goals.value.draw(current, sample));
+        }
+        Self { windows, actor, value }
+    }
+
+    /// Whether row `t + behind` of every window is its goal, `[B, T]`.
+    fn reached(&self, goals: &[Moment], behind: usize) -> Vec<f32> {
+        let rows = self.windows.len() / goals.len().max(1);
+        let of_window = |(window, goal): (&[Moment], &Moment)| {
+            let goal = *goal;
+            let here = window[behind..rows - 1 + behind].iter();
+            here.map(move |moment| f32::from(u8::from(*moment == goal))).collect::<Vec<_>>()
+        };
+        self.windows.chunks_exact(rows).zip(goals).flat_map(of_window).collect()
     }
 }
 
@@ -89,35 +125,18 @@ fn alike(seen: &[f32], goals: &[f32], each: usize) -> Vec<f32> {
 }
 
 impl Inputs {
-    /// Builds the transitions of `batch`. Goals are keyed by the number of the sample, the policy's noise by `noise`.
+    /// Builds the transitions of `batch` out of what is `observed` at `moments`; `noise` is the policy's.
     pub fn new(
         batch: &Batch,
         sizes: GoalSizes,
-        observations: &Observations,
-        goals: &Goals,
-        actions: &ActionNormaliser,
+        (moments, observed): (&Moments, Observed),
+        (actions, reached): (&ActionNormaliser, Reached),
         mut noise: Stream,
-    ) -> Result<Self, TrainError> {
+    ) -> Self {
         let (frames, chunk) = (sizes.frames, sizes.action / ACTION);
         let (windows, rows) = (batch.windows.len(), rows(frames, chunk));
-        let mut seen = Vec::with_capacity(windows * (frames + 1));
-        let (mut actor, mut value) = (Vec::with_capacity(windows), Vec::with_capacity(windows));
-        let (mut reached, mut next_reached) = (Vec::new(), Vec::new());
-        for (i, window) in batch.windows.iter().enumerate() {
-            let moment = |t: usize| Moment { episode: window.episode, row: window.start + t as u32 };
-            let sample = batch.index * windows as u64 + i as u64;
-            let current = moment(frames - 1);
-            let (actor_goal, value_goal) =
-                (goals.actor.draw(current, sample), goals.value.draw(current, sample));
-            let flag = |is: bool| f32::from(u8::from(is));
-            reached.extend((0..frames).map(|t| flag(moment(t) == value_goal)));
-            next_reached.extend((0..frames).map(|t| flag(moment(t + 1) == actor_goal)));
-            seen.extend((0..=frames).map(moment));
-            actor.push(actor_goal);
-            value.push(value_goal);
-        }
         let each = sizes.patches * sizes.width;
-        let all = observations.read(&seen)?; // [B, T + 1, P, D]
+        let Observed { windows: all, actor: actor_goal, value: value_goal } = observed;
         let (mut obs, mut next) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
         for window in all.chunks_exact((frames + 1) * each) {
             obs.extend_from_slice(&window[..frames * each]);
@@ -136,12 +155,11 @@ impl Inputs {
             noise.fill_normal(&mut values);
             values
         });
-        let (actor_goal, value_goal) = (observations.read(&actor)?, observations.read(&value)?);
-        if goals.reached == Reached::Observation {
-            reached = alike(&obs, &value_goal, each);
-            next_reached = alike(&next, &actor_goal, each);
-        }
-        Ok(Self {
+        let (reached, next_reached) = match reached {
+            Reached::Moment => (moments.reached(&moments.value, 0), moments.reached(&moments.actor, 1)),
+            Reached::Observation => (alike(&obs, &value_goal, each), alike(&next, &actor_goal, each)),
+        };
+        Self {
             sizes,
             frames,
             obs,
@@ -152,7 +170,7 @@ impl Inputs {
             reached,
             next_reached,
             noise,
-        })
+        }
     }
 
     /// Part `windows` of `values` with `width` numbers per window.
@@ -160,33 +178,84 @@ impl Inputs {
         values[windows.start * width..windows.end * width].to_vec()
     }
 
-    /// The part `windows` for methods with a value.
-    pub fn transitions(&self, windows: &Range<usize>, device: &Device) -> Transitions {
-        let (b, t) = (windows.len(), self.frames);
-        let GoalSizes { patches, width, action, .. } = self.sizes;
-        let frames = |values| {
-            from_vec(Self::part(values, windows, t * patches * width), [b, t, patches, width], device)
-        };
-        let goal =
-            |values| from_vec(Self::part(values, windows, patches * width), [b, patches, width], device);
-        Transitions {
-            obs: frames(&self.obs),
-            next: frames(&self.next),
-            actions: from_vec(Self::part(&self.actions, windows, t * action), [b, t, action], device),
-            value_goal: goal(&self.value_goal),
-            reached: from_vec(Self::part(&self.reached, windows, t), [b, t], device),
-            actor_goal: goal(&self.actor_goal),
-        }
+    /// What networks look at: observations, successors, goals of the value, goals of the actor, each with its numbers per
+    /// window.
+    pub fn looks(&self) -> [(&[f32], usize); 4] {
+        let goal = self.sizes.patches * self.sizes.width;
+        let frames = self.frames * goal;
+        [(&self.obs, frames), (&self.next, frames), (&self.value_goal, goal), (&self.actor_goal, goal)]
     }
 
-    /// The part `windows` for inverse Q-learning, whose goals are the actor's, and the policy's noise at s and s'.
-    pub fn demonstrations(
+    /// Numbers of everything that networks look at.
+    pub fn len(&self) -> usize {
+        self.looks().iter().map(|(values, _)| values.len()).sum()
+    }
+
+    /// Where the part `windows` of each look stands when the looks stand one after the other.
+    pub fn places(&self, windows: &Range<usize>) -> Vec<Range<usize>> {
+        let mut begin = 0;
+        let place = |(values, width): (&[f32], usize)| {
+            let place = begin + windows.start * width..begin + windows.end * width;
+            begin += values.len();
+            place
+        };
+        self.looks().into_iter().map(place).collect()
+    }
+
+    /// The gradient of the windows' observations `[B, T + 1, P, D]`, of the actor's and of the value's goals
+    /// `[B, P, D]`, given that of the looks, one after the other.
+    pub fn observed_gradient(&self, looks: &[f32]) -> Observed {
+        let each = self.sizes.patches * self.sizes.width;
+        let (obs, rest) = looks.split_at(self.obs.len());
+        let (next, goals) = rest.split_at(self.next.len());
+        let (value, actor) = goals.split_at(self.value_goal.len());
+        let row = self.frames * each;
+        let mut windows = Vec::with_capacity(obs.len() + actor.len());
+        for (obs, next) in obs.chunks_exact(row).zip(next.chunks_exact(row)) {
+            let start = windows.len();
+            windows.extend_from_slice(obs);
+            windows.resize(start + row + each, 0.0);
+            windows[start + each..].iter_mut().zip(next).for_each(|(sum, g)| *sum += g);
+        }
+        Observed { windows, actor: actor.to_vec(), value: value.to_vec() }
+    }
+
+    /// The part `windows` for methods with a value, and where they are `leaves`, flat tensors with a gradient behind the
+    /// looks.
+    pub fn transitions(
         &self,
         windows: &Range<usize>,
         device: &Device,
-    ) -> (Demonstrations, [burn::tensor::Tensor<3>; 2]) {
+        leaves: bool,
+    ) -> (Transitions, Vec<Tensor<1>>) {
+        let (b, t) = (windows.len(), self.frames);
+        let GoalSizes { patches, width, action, .. } = self.sizes;
+        let flat = |(values, width): (&[f32], usize)| {
+            let look = from_vec(Self::part(values, windows, width), [windows.len() * width], device);
+            if leaves { look.require_grad() } else { look }
+        };
+        let looks = self.looks().map(flat);
+        let [obs, next, value_goal, actor_goal] = looks.each_ref().map(Tensor::clone);
+        let transitions = Transitions {
+            obs: obs.reshape([b, t, patches, width]),
+            next: next.reshape([b, t, patches, width]),
+            actions: from_vec(Self::part(&self.actions, windows, t * action), [b, t, action], device),
+            value_goal: value_goal.reshape([b, patches, width]),
+            reached: from_vec(Self::part(&self.reached, windows, t), [b, t], device),
+            actor_goal: actor_goal.reshape([b, patches, width]),
+        };
+        (transitions, if leaves { looks.into() } else { Vec::new() })
+    }
+
+    /// `batch` for inverse Q-learning, whose goals are the actor's, and the policy's noise at s and s'.
+    pub fn demonstrations(
+        &self,
+        batch: Transitions,
+        windows: &Range<usize>,
+        device: &Device,
+    ) -> (Demonstrations, [Tensor<3>; 2]) {
         let (b, t, action) = (windows.len(), self.frames, self.sizes.action);
-        let Transitions { obs, next, actions, actor_goal: goal, .. } = self.transitions(windows, device);
+        let Transitions { obs, next, actions, actor_goal: goal, .. } = batch;
         let next_reached = from_vec(Self::part(&self.next_reached, windows, t), [b, t], device);
         let noise = self.noise.each_ref();
         let noise = noise.map(|v| from_vec(Self::part(v, windows, t * action), [b, t, action], device));

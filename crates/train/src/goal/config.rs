@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use worldbench_data::GoalSampling;
-use worldbench_models::compact::ACTION;
+use worldbench_models::compact::{self, ACTION};
 use worldbench_models::encoders;
 use worldbench_models::gcbc::GcbcConfig;
 use worldbench_models::gciql::GciqlConfig;
@@ -12,6 +12,7 @@ use worldbench_models::gcivl::GcivlConfig;
 use worldbench_models::goal::{GoalNetConfig, GoalSizes};
 use worldbench_models::iq_learn::IqLearnConfig;
 
+use crate::config::check_encoder;
 use crate::{Method, TrainError};
 
 /// Encoder, networks, objective and goals.
@@ -29,7 +30,7 @@ pub struct GoalTraining {
     /// Whether value and actor learn side by side (the default) or one after the other.
     #[serde(default)]
     pub phases: Phases,
-    /// The frozen encoder.
+    /// The encoder.
     pub encoder: GoalEncoder,
     /// Goals of the actor, and of everything in methods without a value of their own; by default any later row.
     #[serde(default)]
@@ -80,6 +81,20 @@ pub enum GoalEncoder {
     Compact(CompactSource),
     /// A pretrained encoder.
     Pretrained(encoders::EncoderConfig),
+    /// An encoder like compact PLDM's that learns together with the policy.
+    Trained(TrainedEncoder),
+}
+
+/// How an encoder that is trained begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainedEncoder {
+    /// Checkpoint directory of the compact PLDM or LeWM whose encoder it is at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PathBuf>,
+    /// Size of a fresh one, where there is no checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<compact::EncoderConfig>,
 }
 
 /// Where a compact encoder lies.
@@ -147,6 +162,15 @@ impl Objective {
         }
     }
 
+    /// What the losses look at beside observation and actor's goal: successors, and goals of the value.
+    pub(super) fn looks_at(&self) -> [bool; 2] {
+        match self {
+            Self::Gcbc(_) => [false; 2],
+            Self::IqLearn(_) => [true, false],
+            Self::Gciql(_) | Self::Gcivl(_) => [true; 2],
+        }
+    }
+
     fn check(&self, sizes: &GoalSizes) -> Result<(), TrainError> {
         let checked = match self {
             Self::Gcbc(c) => c.check(sizes),
@@ -187,6 +211,23 @@ impl GoalTraining {
             && matches!(self.objective, Objective::Gcbc(_) | Objective::IqLearn(_))
         {
             return fail(format!("model.phases = \"two-phase\": {method} has no phases; use \"joint\""));
+        }
+        if let GoalEncoder::Trained(encoder) = &self.encoder {
+            if encoder.checkpoint.is_some() == encoder.size.is_some() {
+                return fail(
+                    "model.encoder of kind \"trained\" needs either a checkpoint or a size to begin with"
+                        .into(),
+                );
+            }
+            if let Some(size) = &encoder.size {
+                check_encoder(size, "model.encoder.size")?;
+            }
+            if self.phases == Phases::TwoPhase || self.reached == Reached::Observation {
+                let which = "model.phases = \"joint\" and model.reached = \"moment\"";
+                return fail(format!(
+                    "an encoder that is trained needs {which}: its features do not stand still"
+                ));
+            }
         }
         self.actor_goals.check("model.actor_goals")?;
         self.value_goals.check("model.value_goals")?;

@@ -39,6 +39,7 @@ impl OpenEncoder {
             GoalEncoder::Pretrained(config) => {
                 Ok(Self { encoder: encoders::open(config)?.into(), own: None })
             }
+            GoalEncoder::Trained(_) => Err(TrainError::Config("a trained encoder is not frozen".into())),
         }
     }
 }

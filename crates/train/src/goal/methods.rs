@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use worldbench_models::gcbc::{Gcbc, GcbcConfig};
 use worldbench_models::gciql::{Gciql, GciqlConfig};
 use worldbench_models::gcivl::{Gcivl, GcivlConfig};
-use worldbench_models::goal::{Bounds, GoalSizes};
+use worldbench_models::goal::{Bounds, GoalSizes, Transitions};
 use worldbench_models::iq_learn::{IqLearn, IqLearnConfig};
 use worldbench_models::losses::Terms;
 use worldbench_nn::Scope;
@@ -20,6 +20,37 @@ pub(super) struct Share<'a> {
     pub windows: Range<usize>,
     pub device: &'a Device,
     pub bounds: &'a Bounds,
+    pub batch: Transitions,
+    /// What `batch` looks at, flat, where it is to have a gradient.
+    pub looks: Vec<Tensor<1>>,
+}
+
+impl<'a> Share<'a> {
+    /// The part `windows`; with `leaves` what it looks at gets a gradient.
+    pub fn new(
+        inputs: &'a Inputs,
+        windows: Range<usize>,
+        device: &'a Device,
+        bounds: &'a Bounds,
+        leaves: bool,
+    ) -> Self {
+        let (batch, looks) = inputs.transitions(&windows, device, leaves);
+        Self { inputs, windows, device, bounds, batch, looks }
+    }
+
+    /// The share for an actor that climbs a critic, which must not bend what it sees to please it.
+    fn unseeing(&self) -> Transitions {
+        let Transitions { obs, next, actions, value_goal, reached, actor_goal } = self.batch.clone();
+        let (obs, next) = (obs.detach(), next.detach());
+        Transitions {
+            obs,
+            next,
+            actions,
+            value_goal: value_goal.detach(),
+            reached,
+            actor_goal: actor_goal.detach(),
+        }
+    }
 }
 
 /// Makes networks when a loss asks for them.
@@ -61,8 +92,8 @@ impl Networks for Gcbc {
     }
 
     fn losses(nets: &Bound<Self>, share: &Share) -> Result<Losses, TrainError> {
-        let batch = share.inputs.transitions(&share.windows, share.device);
-        Ok(Losses { value: None, actor: nets.online.loss(&batch.obs, &batch.actor_goal, batch.actions) })
+        let Transitions { obs, actor_goal, actions, .. } = &share.batch;
+        Ok(Losses { value: None, actor: nets.online.loss(obs, actor_goal, actions.clone()) })
     }
 }
 
@@ -74,11 +105,12 @@ impl Networks for IqLearn {
     }
 
     fn losses(nets: &Bound<Self>, share: &Share) -> Result<Losses, TrainError> {
-        let (batch, noise) = share.inputs.demonstrations(&share.windows, share.device);
+        let demonstrations = |batch| share.inputs.demonstrations(batch, &share.windows, share.device);
+        let (batch, noise) = demonstrations(share.batch.clone());
         let (online, frozen, target) = (&nets.online, (nets.frozen)()?, (nets.target)()?);
         Ok(Losses {
             value: Some(online.critic_loss(&frozen, &target, &batch, &noise, share.bounds)),
-            actor: online.actor_loss(&frozen, &batch, &noise[0], share.bounds),
+            actor: online.actor_loss(&frozen, &demonstrations(share.unseeing()).0, &noise[0], share.bounds),
         })
     }
 }
@@ -91,11 +123,10 @@ impl Networks for Gciql {
     }
 
     fn losses(nets: &Bound<Self>, share: &Share) -> Result<Losses, TrainError> {
-        let batch = share.inputs.transitions(&share.windows, share.device);
         let frozen = (nets.frozen)()?;
         Ok(Losses {
-            value: Some(nets.online.value_loss(&frozen, &(nets.target)()?, &batch)),
-            actor: nets.online.actor_loss(&frozen, &batch, share.bounds),
+            value: Some(nets.online.value_loss(&frozen, &(nets.target)()?, &share.batch)),
+            actor: nets.online.actor_loss(&frozen, &share.unseeing(), share.bounds),
         })
     }
 }
@@ -108,10 +139,9 @@ impl Networks for Gcivl {
     }
 
     fn losses(nets: &Bound<Self>, share: &Share) -> Result<Losses, TrainError> {
-        let batch = share.inputs.transitions(&share.windows, share.device);
         Ok(Losses {
-            value: Some(nets.online.value_loss(&(nets.target)()?, &batch)),
-            actor: nets.online.actor_loss(&(nets.frozen)()?, &batch),
+            value: Some(nets.online.value_loss(&(nets.target)()?, &share.batch)),
+            actor: nets.online.actor_loss(&(nets.frozen)()?, &share.batch),
         })
     }
 }

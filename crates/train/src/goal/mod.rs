@@ -1,15 +1,17 @@
-//! Goal-conditioned policies (GCBC, IQ-Learn, GCIQL, GCIVL) as a [`Learner`]: networks on the features of a frozen encoder,
-//! on Burn.
+//! Goal-conditioned policies (GCBC, IQ-Learn, GCIQL, GCIVL) as a [`Learner`]: networks on the features of an encoder, on
+//! Burn.
 //!
-//! A step never draws a frame: the features of every row of the store are computed once and cached beside it
-//! ([`worldbench_data::features`]), unless they would exceed `cache_gb`. The encoder of a compact checkpoint becomes part
-//! of the policy's own. Target networks belong to a run's state, not to its checkpoint.
+//! With a frozen encoder a step never draws a frame: the features of every row of the store are computed once and cached
+//! beside it ([`worldbench_data::features`]), unless they would exceed `cache_gb`. The encoder of a compact checkpoint
+//! becomes part of the policy's own, and so does one that is trained along ([`TrainedEncoder`]). Target networks belong to
+//! a run's state, not to its checkpoint.
 
 mod batch;
 mod config;
 mod load;
 mod methods;
 mod observations;
+mod trained;
 
 use std::ops::Range;
 use std::path::Path;
@@ -20,8 +22,10 @@ use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
 use worldbench_data::{Batch, Normaliser, NormaliserKind, Split, Store};
 use worldbench_models::compact::{self, PROPRIO};
+use worldbench_models::encoders::FrozenEncoder;
 use worldbench_models::goal::{ACTOR, Bounds, CRITIC, GoalSizes, LOG_STDS, VALUE};
 use worldbench_nn::optim::ema;
+use worldbench_nn::params::Leaves;
 use worldbench_nn::{Params, Scope};
 use worldbench_plan::ActionNormaliser;
 
@@ -30,12 +34,13 @@ use crate::compact::moments;
 use crate::frozen::Encoding;
 use crate::shards::Shards;
 use crate::{Group, Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
-use batch::{Goals, Inputs};
-pub use config::{CompactSource, GoalEncoder, GoalTraining, Objective, Phases, Reached};
+use batch::{Goals, Inputs, Moments};
+pub use config::{CompactSource, GoalEncoder, GoalTraining, Objective, Phases, Reached, TrainedEncoder};
 pub use load::load;
 use load::{ENCODER_KEYS, OpenEncoder};
 use methods::{Bound, Networks, Share};
-use observations::Observations;
+use observations::{Observations, Observed};
+use trained::{Pass, Trained};
 
 /// Rows of a clip that a policy with a context of `frames` and chunks of `chunk` actions learns from.
 pub(crate) fn clip_rows(frames: usize, chunk: usize) -> usize {
@@ -87,6 +92,43 @@ impl Saved {
     }
 }
 
+/// What turns frames into features.
+enum Eyes {
+    Frozen(Arc<dyn FrozenEncoder>),
+    Trained(Trained),
+}
+
+/// Size and tensors of a compact encoder that are copied into the policy's checkpoint.
+type Own = (compact::EncoderConfig, Tensors);
+
+impl Eyes {
+    /// Finds or makes the encoder; one that is trained is declared in `params`.
+    fn open(
+        config: &TrainConfig,
+        model: &GoalTraining,
+        data: (&Store, &Split),
+        params: &mut Params,
+    ) -> Result<(Self, Option<Own>), TrainError> {
+        let GoalEncoder::Trained(source) = &model.encoder else {
+            let OpenEncoder { encoder, own } = OpenEncoder::of(&model.encoder)?;
+            return Ok((Self::Frozen(encoder), own));
+        };
+        let run = (config.seed, config.threads);
+        let trained = Trained::new(source, model.objective.looks_at(), data, run, params)?;
+        // Its tensors are among the policy's own; only its size is copied.
+        let own = (trained.config().clone(), Tensors::new());
+        Ok((Self::Trained(trained), Some(own)))
+    }
+
+    /// The encoder as it stands in `params`.
+    fn frozen(&self, params: &Params) -> Arc<dyn FrozenEncoder> {
+        match self {
+            Self::Frozen(encoder) => Arc::clone(encoder),
+            Self::Trained(trained) => Arc::new(trained.frozen(params)),
+        }
+    }
+}
+
 /// A goal-conditioned policy in training.
 pub struct GoalLearner {
     saved: Saved,
@@ -102,6 +144,7 @@ pub struct GoalLearner {
     bounds: Bounds,
     /// The encoder's tensors that belong to the checkpoint.
     encoder: Tensors,
+    eyes: Eyes,
     observations: Observations,
     goals: (Goals, Option<Goals>),
     shards: Shards,
@@ -121,12 +164,14 @@ impl GoalLearner {
         progress: Encoding,
     ) -> Result<Self, TrainError> {
         config.check()?;
-        let OpenEncoder { encoder, own } = OpenEncoder::of(&model.encoder)?;
+        let mut encoder_params = Params::default();
+        let (eyes, own) = Eyes::open(config, model, (store, split), &mut encoder_params)?;
         let fitted = Normaliser::fit_actions(NormaliserKind::Zscore, store, &split.train)?;
         let actions = ActionNormaliser::new(fitted.offset, fitted.scale)
             .map_err(|e| TrainError::Config(e.to_string()))?;
         let [proprio_mean, proprio_std] = moments(1, store, &split.train)?;
         let (compact_encoder, tensors) = own.unzip();
+        let encoder = eyes.frozen(&encoder_params);
         let saved = Saved {
             architecture: "goal-policy".into(),
             method: config.method,
@@ -139,10 +184,14 @@ impl GoalLearner {
             model: model.clone(),
             compact_encoder,
         };
+        let cache = matches!(eyes, Eyes::Frozen(_)).then_some((model.cache_gb, progress));
+        let observations = Observations::new(store, encoder.as_ref(), saved.statistics(), cache)?;
         let sizes = model.sizes(config.frames, (encoder.tokens(), encoder.width()));
-        let params = saved.init(&sizes, config.seed);
+        let mut params = saved.init(&sizes, config.seed);
+        params.extend(&encoder_params);
         Ok(Self {
-            observations: Observations::new(store, encoder, saved.statistics(), model.cache_gb, progress)?,
+            observations,
+            eyes,
             goals: Goals::of(model, store, split, config.seed)?,
             bounds: saved.bounds(),
             saved,
@@ -191,13 +240,36 @@ impl GoalLearner {
             Some(terms) if value => terms.total.clone(),
             _ => losses.actor.total.clone(),
         };
-        let gradient = if graded { leaves.gradients(&total)? } else { Vec::new() };
+        let gradient = if graded { self.gradient(&leaves, &total, share)? } else { Vec::new() };
         let mut all = match losses.value {
             Some(value) => value.and(losses.actor),
             None => losses.actor,
         };
         all.total = total;
         Ok((metrics(&all)?, gradient))
+    }
+
+    /// Gradient of the parameters; where the encoder is trained, that of everything the whole batch looks at behind it,
+    /// which is zero outside of this share.
+    fn gradient(
+        &self,
+        leaves: &Leaves,
+        total: &burn::tensor::Tensor<1>,
+        share: &Share,
+    ) -> Result<Vec<f32>, TrainError> {
+        let found = leaves.gradients_with(total, &share.looks)?;
+        if share.looks.is_empty() {
+            return Ok(found);
+        }
+        let (own, mut looks) = found.split_at(self.params.values.len());
+        let mut gradient = own.to_vec();
+        gradient.resize(own.len() + share.inputs.len(), 0.0);
+        for place in share.inputs.places(&share.windows) {
+            let (part, rest) = looks.split_at(place.len());
+            gradient[own.len()..][place].copy_from_slice(part);
+            looks = rest;
+        }
+        Ok(gradient)
     }
 
     fn run(&self, share: &Share, step: u64, graded: bool) -> Result<(Metrics, Vec<f32>), TrainError> {
@@ -211,9 +283,22 @@ impl GoalLearner {
         }
     }
 
-    fn inputs(&self, batch: &Batch, goals: &Goals, noise: u64) -> Result<Inputs, TrainError> {
+    /// The batch as networks take it, made of what is `observed` at `moments`.
+    fn inputs(&self, batch: &Batch, moments: &Moments, observed: Observed, noise: u64) -> Inputs {
         let noise = Stream::new(self.seed, "policy noise", &[noise]);
-        Inputs::new(batch, self.sizes, &self.observations, goals, &self.saved.actions, noise)
+        let how = (&self.saved.actions, self.saved.model.reached);
+        Inputs::new(batch, self.sizes, (moments, observed), how, noise)
+    }
+
+    /// What the batch looks at, and what a trained encoder needs for the way back.
+    fn observe(&mut self, moments: &Moments) -> Result<(Observed, Option<Pass>), TrainError> {
+        match &self.eyes {
+            Eyes::Frozen(encoder) => Ok((self.observations.read(encoder.as_ref(), moments)?, None)),
+            Eyes::Trained(trained) => {
+                let (pass, observed) = trained.forward(&mut self.params, &self.observations, moments)?;
+                Ok((observed, Some(pass)))
+            }
+        }
     }
 }
 
@@ -234,19 +319,34 @@ impl Learner for GoalLearner {
             Phases::TwoPhase if step < half => (0, half),
             Phases::TwoPhase => (half, steps - half),
         };
-        let spans = [ACTOR, LOG_STDS].into_iter().map(|key| self.params.group(key)).filter(|_| actor);
+        let spans =
+            [ACTOR, LOG_STDS, ENCODER_KEYS].into_iter().map(|key| self.params.group(key)).filter(|_| actor);
         let values = self.value_spans().filter(|_| value);
         let spans = spans.chain(values).filter(|span| !span.is_empty());
         spans.map(|span| Group { span, begun, steps }).collect()
     }
 
     fn step(&mut self, batch: &Batch, step: u64, grads: &mut [f32]) -> Result<Metrics, TrainError> {
-        let inputs = self.inputs(batch, &self.goals.0, step)?;
+        let moments = Moments::draw(batch, self.sizes.frames, &self.goals.0);
+        let (observed, pass) = self.observe(&moments)?;
+        let inputs = self.inputs(batch, &moments, observed, step);
         let optimiser_step = step / self.accumulate;
-        self.shards.run(batch.windows.len(), grads, |windows| {
-            let share = Share { inputs: &inputs, windows, device: &self.device, bounds: &self.bounds };
+        let run = |windows| {
+            let share = Share::new(&inputs, windows, &self.device, &self.bounds, pass.is_some());
             self.run(&share, optimiser_step, true)
-        })
+        };
+        let windows = batch.windows.len();
+        let (Some(pass), Eyes::Trained(trained)) = (&pass, &self.eyes) else {
+            return self.shards.run(windows, grads, run);
+        };
+        let mut all = vec![0.0; grads.len() + inputs.len()];
+        let metrics = self.shards.run(windows, &mut all, run)?;
+        let (own, looks) = all.split_at(grads.len());
+        grads.copy_from_slice(own);
+        let seen = (&inputs.observed_gradient(looks), windows);
+        let span = &mut grads[trained.span(&self.params)];
+        trained.backward(&self.params, &self.observations, pass, seen, span);
+        Ok(metrics)
     }
 
     fn moved(&mut self, step: u64) {
@@ -259,9 +359,11 @@ impl Learner for GoalLearner {
 
     fn validate(&self, batch: &Batch) -> Result<Metrics, TrainError> {
         let goals = self.goals.1.as_ref().unwrap_or(&self.goals.0);
-        let (inputs, device) = (self.inputs(batch, goals, u64::MAX)?, self.device.clone().inner());
-        let windows = 0..batch.windows.len();
-        let share = Share { inputs: &inputs, windows, device: &device, bounds: &self.bounds };
+        let moments = Moments::draw(batch, self.sizes.frames, goals);
+        let observed = self.observations.read(self.eyes.frozen(&self.params).as_ref(), &moments)?;
+        let inputs = self.inputs(batch, &moments, observed, u64::MAX);
+        let (windows, device) = (0..batch.windows.len(), self.device.clone().inner());
+        let share = Share::new(&inputs, windows, &device, &self.bounds, false);
         Ok(self.run(&share, 0, false)?.0)
     }
 
@@ -291,7 +393,7 @@ impl Learner for GoalLearner {
         let (mut own, mut averages, mut rest) = (Tensors::new(), Tensors::new(), Tensors::new());
         let count = tensors.len();
         for (key, tensor) in tensors {
-            if key.starts_with(ENCODER_KEYS) {
+            if key.starts_with(ENCODER_KEYS) && matches!(self.eyes, Eyes::Frozen(_)) {
                 own.insert(key, tensor);
             } else if let Some(key) = key.strip_prefix(TARGET) {
                 averages.insert(key.to_owned(), tensor);
@@ -307,6 +409,9 @@ impl Learner for GoalLearner {
             });
         }
         named::restore(&mut self.params, rest, |_| true)?;
+        if let Eyes::Trained(trained) = &mut self.eyes {
+            trained.restored(&self.params);
+        }
         self.target.values.copy_from_slice(&self.params.values);
         let has_targets = self.saved.model.objective.ema().is_some();
         named::restore(&mut self.target, averages, |key| has_targets && averaged(key))?;

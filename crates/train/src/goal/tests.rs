@@ -4,11 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use worldbench_data::{Split, Store};
+use worldbench_core::Stream;
+use worldbench_data::{Batch, Split, Store, Window};
 
-use crate::goal::{GoalEncoder, Objective, Phases};
+use super::batch::Moments;
+use super::{Eyes, GoalEncoder, GoalLearner, Objective, Phases, TrainedEncoder};
 use crate::trainer::tests::{TINY, store};
-use crate::{Model, ModelConfig, TrainConfig, TrainError, Trainer, checkpoint};
+use crate::{Learner, Model, ModelConfig, TrainConfig, TrainError, Trainer, checkpoint};
 
 const PRESETS: [&str; 5] = [
     include_str!("../../../../configs/train/gcbc-compact.toml"),
@@ -196,6 +198,15 @@ fn wrong_settings_are_named() {
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains(expected), "{from}: {error}");
     }
+    for (from, to, expected) in [
+        ("cache_gb = 0.0", "cache_gb = 0.0\nphases = \"two-phase\"", "two-phase"),
+        ("cache_gb = 0.0", "cache_gb = 0.0\nreached = \"observation\"", "model.reached"),
+        ("kernel = 3", "kernel = 7", "model.encoder.size.kernel"),
+    ] {
+        let config: TrainConfig = toml::from_str(&TRAINED.replace(from, to)).unwrap();
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains(expected), "{to}: {error}");
+    }
     let config: TrainConfig = toml::from_str(PRESETS[0]).unwrap();
     let split = Split::by_source(&bench.store, 0.4, 0);
     let error = crate::learner(&config, &bench.store, &split).err().unwrap().to_string();
@@ -206,4 +217,114 @@ fn wrong_settings_are_named() {
     assert_eq!(spans.first().map(|s| s.start), Some(0));
     assert!(spans.windows(2).all(|pair| pair[0].end == pair[1].start));
     assert_eq!(spans.last().map(|s| s.end), Some(learner.params().len()));
+}
+
+const TRAINED: &str = include_str!("../../../../configs/train/gcbc-trained-compact.toml");
+
+/// The preset with a trained encoder made small, in two frames of context.
+fn small_trained(bench: &Bench) -> TrainConfig {
+    let size = "resolution = 64\npatch = 2\nkernel = 3\nwidths = [16, 32, 48, 32]\nstrides = [2, 1, 1]";
+    assert!(TRAINED.contains(size));
+    let small = "resolution = 32\npatch = 4\nkernel = 3\nwidths = [4, 6, 8]\nstrides = [2, 2]";
+    TrainConfig { frames: 2, ..bench.small(&TRAINED.replace(size, small)) }
+}
+
+#[test]
+fn an_encoder_learns_along_with_every_method() {
+    let bench = Bench::new();
+    let world = checkpoint::read_tensors(&bench.path("world").join("model.safetensors")).unwrap().0;
+    for (i, text) in PRESETS.into_iter().chain([TRAINED]).enumerate() {
+        let mut config = if text == TRAINED { small_trained(&bench) } else { bench.small(text) };
+        if text != TRAINED {
+            let checkpoint = Some(bench.path("world"));
+            policy(&mut config).encoder = GoalEncoder::Trained(TrainedEncoder { checkpoint, size: None });
+        }
+        let (whole, killed) = (format!("along-{i}"), format!("along-killed-{i}"));
+        bench.train(&config, &whole, 99).unwrap();
+        bench.train(&config, &killed, 1).unwrap();
+        assert_eq!(bench.train(&config, &killed, 99).unwrap(), 1);
+        same(&bench.path(&whole), &bench.path(&killed));
+        let loaded = crate::load(&bench.path(&whole)).unwrap();
+        let (tensors, _) = checkpoint::read_tensors(&bench.path(&whole).join("model.safetensors")).unwrap();
+        assert_eq!(loaded.report, format!("{0}/{0} tensors", tensors.len()));
+        if text != TRAINED {
+            for key in tensors.keys().filter(|key| key.starts_with("encoder.")) {
+                // What does not move is white in the tiny store too.
+                assert_eq!(tensors[key] == world[key], key == "encoder.background", "{key}");
+            }
+        }
+        let Model::Policy(acting) = loaded.model else { panic!("a policy") };
+        let seen = acting.observe(&[200; 32 * 32 * 3], &[100.0, 200.0, 0.0, 0.0]).unwrap();
+        assert!(acting.act(&seen, &seen).unwrap().iter().all(|a| a.is_finite()));
+    }
+}
+
+fn some_batch(store: &Store, rows: usize) -> Batch {
+    let windows: Vec<_> = (0..5).map(|i| Window { episode: i % 2, start: 3 * i }).collect();
+    let actions = windows.iter().flat_map(|w| {
+        let view = store.view(w.episode as usize).unwrap();
+        (0..rows).flat_map(move |t| view.action(w.start as usize + t)).collect::<Vec<_>>()
+    });
+    let actions = actions.collect();
+    Batch { index: 0, frames: vec![], actions, states: vec![], proprio: vec![], missing: vec![], windows }
+}
+
+#[test]
+fn the_gradient_reaches_the_frames() {
+    let bench = Bench::new();
+    let config = small_trained(&bench);
+    let split = Split::by_source(&bench.store, config.validation, config.seed);
+    let mut learner = crate::learner(&config, &bench.store, &split).unwrap();
+    let batch = some_batch(&bench.store, config.window_spec().num_steps);
+    let mut grads = vec![0.0; learner.params().len()];
+    learner.step(&batch, 0, &mut grads).unwrap();
+    let spans: Vec<_> = learner.groups(0, 9).into_iter().map(|g| g.span).collect();
+    assert_eq!(spans.iter().map(ExactSizeIterator::len).sum::<usize>(), grads.len());
+    for span in spans {
+        let mut direction = vec![0.0f32; span.len()];
+        Stream::new(1, "direction", &[span.start as u64]).fill_normal(&mut direction);
+        let mut loss = |by: f32| {
+            let move_by = |learner: &mut dyn Learner, by: f32| {
+                let values = &mut learner.params_mut()[span.clone()];
+                values.iter_mut().zip(&direction).for_each(|(v, d)| *v += by * d);
+            };
+            move_by(learner.as_mut(), by);
+            let loss = learner.step(&batch, 0, &mut vec![0.0; grads.len()]).unwrap()[0].1;
+            move_by(learner.as_mut(), -by);
+            f64::from(loss)
+        };
+        let numeric = (loss(1e-3) - loss(-1e-3)) / 2e-3;
+        let exact: f64 = grads[span.clone()].iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum();
+        assert!((numeric - exact).abs() <= 0.02 * exact.abs() + 2e-4, "{span:?}: {numeric} and {exact}");
+    }
+}
+
+#[test]
+fn gradients_return_the_way_that_embeddings_came() {
+    let bench = Bench::new();
+    for text in PRESETS {
+        let mut config = TrainConfig { frames: 2, ..bench.small(text) };
+        let model = policy(&mut config);
+        model.encoder = policy(&mut small_trained(&bench)).encoder.clone();
+        model.proprio = false;
+        let split = Split::by_source(&bench.store, config.validation, config.seed);
+        let model = policy(&mut config).clone();
+        let mut learner = GoalLearner::new(&config, &model, &bench.store, &split, &mut |_, _| ()).unwrap();
+        let batch = some_batch(&bench.store, config.window_spec().num_steps);
+        let moments = Moments::draw(&batch, 2, &learner.goals.0);
+        let Eyes::Trained(trained) = &learner.eyes else { panic!("a trained encoder") };
+        let mut z = vec![0.0f32; trained.seen(&moments).len() * trained.config().latent];
+        Stream::new(1, "z", &[]).fill_normal(&mut z);
+        let observed = trained.spread(&z, &moments, |_, z| Ok(z.to_vec())).unwrap();
+        let inputs = learner.inputs(&batch, &moments, observed, 0);
+        let looks: Vec<f32> = inputs.looks().iter().flat_map(|(values, _)| values.to_vec()).collect();
+        let mut gradient = vec![0.0f32; inputs.len()];
+        Stream::new(1, "gradient", &[]).fill_normal(&mut gradient);
+        let back = trained.gather(&inputs.observed_gradient(&gradient), batch.windows.len());
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let (there, and_back) = (dot(&looks, &gradient), dot(&z, &back));
+        assert!((there - and_back).abs() < 1e-4, "{}: {there} and {and_back}", config.method.name());
+        let mut grads = vec![0.0; learner.params().len()];
+        learner.step(&batch, 0, &mut grads).unwrap();
+    }
 }
