@@ -3,10 +3,11 @@
 //! [`JepaPlanner`] computes what [`crate::jepa::Jepa`] computes in evaluation mode, for many candidate plans at
 //! once, and leaves out what cannot change the result:
 //! * context and goal are encoded once per problem; in the encoder's last layer only the class token goes on;
-//! * while the window grows, older tokens keep their place and, attention being causal, their keys and values;
+//! * while the window grows, older tokens keep their place and, attention being causal, what later ones read of them;
 //!   once it slides every token gets another position embedding and is computed anew;
-//! * in the last layer older tokens give keys and values only; the final norm and the output projector see only
-//!   the newest token;
+//! * in the last layer older tokens are only read; the final norm and the output projector see only the newest token;
+//! * keys and values are not computed: a head's key matrix turns the query and its value matrix the mixture of tokens, of
+//!   which there are fewer than tokens (`attend_rows`);
 //! * the first token of a window attends to itself alone: it needs no query, and its value and output projections
 //!   are one matrix;
 //! * adaLN modulations depend on the action alone and are computed once per action;

@@ -183,7 +183,7 @@ pub fn choose(mut presets: Vec<Preset>, only: &[String]) -> Result<Vec<Preset>> 
             for model in &mut preset.models {
                 model.unscored = !named(model);
             }
-            preset.models.retain(|model| !model.unscored || encoders.contains(&model.train));
+            preset.models.retain(|model| !model.unscored || encoders.contains(&model.name()));
         }
     }
     Ok(presets)
