@@ -95,7 +95,7 @@ impl Saved {
 /// What turns frames into features.
 enum Eyes {
     Frozen(Arc<dyn FrozenEncoder>),
-    Trained(Trained),
+    Trained(Box<Trained>),
 }
 
 /// Size and tensors of a compact encoder that are copied into the policy's checkpoint.
@@ -117,7 +117,7 @@ impl Eyes {
         let trained = Trained::new(source, model.objective.looks_at(), data, run, params)?;
         // Its tensors are among the policy's own; only its size is copied.
         let own = (trained.config().clone(), Tensors::new());
-        Ok((Self::Trained(trained), Some(own)))
+        Ok((Self::Trained(Box::new(trained)), Some(own)))
     }
 
     /// The encoder as it stands in `params`.
