@@ -8,6 +8,9 @@ worldbench eval --checkpoint checkpoints/dino-wm-compact --planner cem --split t
 worldbench eval --checkpoint checkpoints/gcbc-compact-seed1 --split test --set execute=2  # 171 of 200
 worldbench eval --checkpoint checkpoints/gcbc-compact-seed2 --split test --set execute=2  # 170 of 200
 worldbench eval --checkpoint checkpoints/gcbc-compact --split test --set execute=2  # 163 of 200
+worldbench eval --checkpoint checkpoints/gcbc-trained-compact --split test --set execute=2  # 166 of 200
+worldbench eval --checkpoint checkpoints/gciql-compact-seed1 --split test  # 120 of 200
+worldbench eval --checkpoint checkpoints/gciql-compact-seed2 --split test  # 120 of 200
 worldbench eval --checkpoint checkpoints/gciql-compact --split test  # 126 of 200
 worldbench eval --checkpoint checkpoints/gcivl-compact-seed1 --split test --set execute=2  # 163 of 200
 worldbench eval --checkpoint checkpoints/gcivl-compact-seed2 --split test --set execute=2  # 162 of 200
@@ -23,16 +26,30 @@ worldbench eval --policy no-op --split test  # 0 of 200
 worldbench eval --policy oracle --split test  # 200 of 200
 worldbench eval --checkpoint checkpoints/pldm-compact --planner cem --split test  # 155 of 200
 worldbench eval --checkpoint checkpoints/pldm-compact --planner mppi --split test  # 157 of 200
+worldbench bench --preset standard --only pldm,push-t  # 161 of 200
+worldbench bench --preset standard --only pldm,push-t  # 153 of 200
+worldbench bench --preset standard --only pldm,push-t  # 151 of 200
+worldbench bench --preset standard --only pldm,push-t  # 158 of 200
 worldbench eval --policy random --split test  # 10 of 200
 worldbench eval --policy replay --split test  # 200 of 200
 worldbench eval --policy weak --split test  # 17 of 200
 
 # two_room
 worldbench eval --checkpoint checkpoints/two_room-dino-wm-compact --planner cem --split test --set solver.samples=128 --set solver.iterations=10 --set solver.topk=20  # 141 of 200
+worldbench bench --preset standard --only gcbc,two-room  # 197 of 200
+worldbench bench --preset standard --only gcbc,two-room  # 196 of 200
 worldbench eval --checkpoint checkpoints/two_room-gcbc-compact --split test --set execute=2  # 198 of 200
+worldbench bench --preset standard --only gciql,two-room  # 199 of 200
+worldbench bench --preset standard --only gciql,two-room  # 198 of 200
 worldbench eval --checkpoint checkpoints/two_room-gciql-compact --split test  # 200 of 200
+worldbench bench --preset standard --only gcivl,two-room  # 198 of 200
+worldbench bench --preset standard --only gcivl,two-room  # 199 of 200
 worldbench eval --checkpoint checkpoints/two_room-gcivl-compact --split test --set execute=2  # 198 of 200
+worldbench bench --preset standard --only iq-learn-bc,two-room  # 197 of 200
+worldbench bench --preset standard --only iq-learn-bc,two-room  # 198 of 200
 worldbench eval --checkpoint checkpoints/two_room-iq-learn-bc-compact --split test  # 197 of 200
+worldbench bench --preset standard --only iq-learn,two-room  # 194 of 200
+worldbench bench --preset standard --only iq-learn,two-room  # 189 of 200
 worldbench eval --checkpoint checkpoints/two_room-iq-learn-compact --split test  # 197 of 200
 worldbench eval --env two_room --policy no-op --split test  # 0 of 200
 worldbench eval --env two_room --policy oracle --split test  # 200 of 200
