@@ -245,9 +245,10 @@ impl<'a> Groups<'a> {
     fn contents(&self, group: usize) -> impl Iterator<Item = (Kind, u64)> {
         let (key, config) = (group as u64, self.config);
         let demo = self.demos.as_ref().and_then(|store| store.view(group).ok());
-        let kind = demo.map_or(Kind::Expert, |view| view.info().kind);
-        let source = config.keep_sources.then_some((kind, key));
-        let replays = (0..config.replays_per_source).map(move |_| (Kind::NoisyReplay, key));
+        // Demonstrations that are replays of one episode themselves stay together.
+        let (kind, origin) = demo.map_or((Kind::Expert, key), |view| (view.info().kind, view.info().source));
+        let source = config.keep_sources.then_some((kind, origin));
+        let replays = (0..config.replays_per_source).map(move |_| (Kind::NoisyReplay, origin));
         let plays = (0..config.plays(group) as u64).map(move |p| (Kind::Weak, PLAY_SOURCES + key * 4096 + p));
         source.into_iter().chain(replays).chain(plays)
     }

@@ -71,6 +71,15 @@ fn given_demonstrations_take_the_place_of_the_experts() {
         let near = |row| source.state(row).iter().zip(&start).take(4).all(|(a, b)| (a - b).abs() < 3.0);
         assert!((0..source.len()).any(near));
     }
+    // Replays of replays keep the number of the first source.
+    let again = CollectConfig { sources: 1000, replays_per_source: 1, play_share: 0.0, ..small() };
+    let again = again.with_demos(&path).unwrap();
+    run(&again, &dir.path().join("replayed"), 2);
+    let replayed = Store::open(dir.path().join("replayed")).unwrap();
+    for (pair, origin) in made.views().enumerate() {
+        let number = |i| replayed.view(2 * pair + i).unwrap().info().source;
+        assert_eq!([number(0), number(1)], [origin.info().source; 2]);
+    }
     let many = CollectConfig { sources: 5, ..config };
     let error = collect(&many, &path, |_| ()).unwrap_err().to_string();
     assert!(error.contains("holds 4 episodes") && error.contains("--set sources=4"), "{error}");

@@ -7,7 +7,7 @@ use worldbench_models::gcbc::{Gcbc, GcbcConfig};
 use worldbench_models::gciql::{Gciql, GciqlConfig};
 use worldbench_models::gcivl::{Gcivl, GcivlConfig};
 use worldbench_models::goal::{Bounds, GoalSizes, Transitions};
-use worldbench_models::iq_learn::{IqLearn, IqLearnConfig};
+use worldbench_models::iq_learn::{Demonstrations, IqLearn, IqLearnConfig};
 use worldbench_models::losses::Terms;
 use worldbench_nn::Scope;
 
@@ -40,16 +40,10 @@ impl<'a> Share<'a> {
 
     /// The share for an actor that climbs a critic, which must not bend what it sees to please it.
     fn unseeing(&self) -> Transitions {
-        let Transitions { obs, next, actions, value_goal, reached, actor_goal } = self.batch.clone();
-        let (obs, next) = (obs.detach(), next.detach());
-        Transitions {
-            obs,
-            next,
-            actions,
-            value_goal: value_goal.detach(),
-            reached,
-            actor_goal: actor_goal.detach(),
-        }
+        let Transitions { obs, next, value_goal, actor_goal, .. } = self.batch.clone();
+        let [obs, next] = [obs, next].map(Tensor::detach);
+        let [value_goal, actor_goal] = [value_goal, actor_goal].map(Tensor::detach);
+        Transitions { obs, next, value_goal, actor_goal, ..self.batch.clone() }
     }
 }
 
@@ -105,12 +99,13 @@ impl Networks for IqLearn {
     }
 
     fn losses(nets: &Bound<Self>, share: &Share) -> Result<Losses, TrainError> {
-        let demonstrations = |batch| share.inputs.demonstrations(batch, &share.windows, share.device);
-        let (batch, noise) = demonstrations(share.batch.clone());
+        let (batch, noise) = share.inputs.demonstrations(share.batch.clone(), &share.windows, share.device);
+        let Transitions { obs, next, actor_goal: goal, .. } = share.unseeing();
+        let unseeing = Demonstrations { obs, next, goal, ..batch.clone() };
         let (online, frozen, target) = (&nets.online, (nets.frozen)()?, (nets.target)()?);
         Ok(Losses {
             value: Some(online.critic_loss(&frozen, &target, &batch, &noise, share.bounds)),
-            actor: online.actor_loss(&frozen, &demonstrations(share.unseeing()).0, &noise[0], share.bounds),
+            actor: online.actor_loss(&frozen, &unseeing, &noise[0], share.bounds),
         })
     }
 }

@@ -58,6 +58,7 @@ struct Saved {
     method: Method,
     /// Longest context T.
     frames: usize,
+    /// Of a frozen encoder; empty where it is trained along.
     encoder_sha256: String,
     proprio_mean: [f64; PROPRIO],
     proprio_std: [f64; PROPRIO],
@@ -171,12 +172,12 @@ impl GoalLearner {
             .map_err(|e| TrainError::Config(e.to_string()))?;
         let [proprio_mean, proprio_std] = moments(1, store, &split.train)?;
         let (compact_encoder, tensors) = own.unzip();
-        let encoder = eyes.frozen(&encoder_params);
+        let (encoder, frozen) = (eyes.frozen(&encoder_params), matches!(eyes, Eyes::Frozen(_)));
         let saved = Saved {
             architecture: "goal-policy".into(),
             method: config.method,
             frames: config.frames,
-            encoder_sha256: encoder.fingerprint(),
+            encoder_sha256: if frozen { encoder.fingerprint() } else { String::new() },
             proprio_mean,
             proprio_std,
             actions,
@@ -184,7 +185,7 @@ impl GoalLearner {
             model: model.clone(),
             compact_encoder,
         };
-        let cache = matches!(eyes, Eyes::Frozen(_)).then_some((model.cache_gb, progress));
+        let cache = frozen.then_some((model.cache_gb, progress));
         let observations = Observations::new(store, encoder.as_ref(), saved.statistics(), cache)?;
         let sizes = model.sizes(config.frames, (encoder.tokens(), encoder.width()));
         let mut params = saved.init(&sizes, config.seed);
