@@ -310,11 +310,11 @@ mod tests {
 
     #[test]
     fn committed_rows_are_compared_and_too_small_n_is_said() {
-        let (a, b) = (side("lewm-compact-cem"), side("pldm-compact-cem"));
+        let (a, b) = (side("pldm-compact-mppi"), side("pldm-compact-cem"));
         let result = compare(&a, &b).unwrap();
-        assert_eq!((result.all.n, result.all.rate_a, result.all.rate_b), (200, 0.825, 0.775));
+        assert_eq!((result.all.n, result.all.rate_a, result.all.rate_b), (200, 0.785, 0.775));
         assert_eq!(result.only_a.len(), result.all.a_better);
-        assert_eq!(result.all.a_better as i64 - result.all.b_better as i64, 165 - 155);
+        assert_eq!(result.all.a_better as i64 - result.all.b_better as i64, 157 - 155);
         assert_eq!((result.block_moved.n, result.evaluations), (149, [1, 1]));
         assert!(result.all.p > LEVEL && result.warnings[0].contains("too small"), "{:?}", result.warnings);
         let turned = compare(&b, &a).unwrap();
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_paired_is_refused() {
-        let (a, mut b) = (side("lewm-compact-cem"), side("pldm-compact-cem"));
+        let (a, mut b) = (side("pldm-compact-mppi"), side("pldm-compact-cem"));
         let fails = |b: &Side| compare(&a, b).unwrap_err().to_string();
         b.runs[0].row.protocol_hash = "0123".into();
         assert!(fails(&b).contains("pldm-compact-cem: was run on other pairs"), "{}", fails(&b));

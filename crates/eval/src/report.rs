@@ -11,7 +11,7 @@ use crate::{
     EvalError, RowResult, System,
     rows::{hard_label, seconds, tail},
     sections::{FURTHER, INVERSE_Q, INVERSE_Q_ABOUT, MAIN, Section},
-    seeds,
+    seeds::{self, SeedGroup},
 };
 
 /// What every section says of the budget.
@@ -68,7 +68,9 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
         format_args!("\n{level}# Training objective\n\n$${}$$\n\n{}\n", section.formula, section.symbols),
     );
     push(out, format_args!("\n{level}# Benchmark\n\n{}\n\n", budget_note(rows)));
-    let own: Vec<&RowResult> = rows.iter().filter(|row| row.system == section.system).collect();
+    let groups = seeds::group(rows);
+    let own: Vec<&SeedGroup> =
+        groups.iter().filter(|group| rows[group.rows[0]].system == section.system).collect();
     if own.is_empty() {
         out.push_str("No row: its cell has not been run.\n");
         return;
@@ -76,12 +78,13 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
     push(
         out,
         format_args!(
-            "| Environment | Success rate [95 % interval], n | {} | Floor / ceiling | Checkpoint |\n\
-             |---|---|---|---|---|\n",
+            "| Environment | Success rate [95 % interval], n | {} | Training seeds | Floor / ceiling | Checkpoint |\n\
+             |---|---|---|---|---|---|\n",
             capital(hard_label(rows))
         ),
     );
-    for row in own {
+    for group in own {
+        let row = &rows[group.rows[0]];
         let checkpoint = match &row.checkpoint {
             Some(path) => format!("[{}]({})", cell(path), path.replace(' ', "%20")),
             None if row.train_seed.is_some() => "not kept".into(),
@@ -90,7 +93,7 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
         push(
             out,
             format_args!(
-                "| {}{} | {} | {} | {} | {checkpoint} |\n",
+                "| {}{} | {} | {} | {} | {} | {checkpoint} |\n",
                 environment_link(&row.environment),
                 cell(&match tail(row) {
                     text if text.is_empty() => text,
@@ -98,6 +101,7 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: 
                 }),
                 row.score.all.text(),
                 row.score.block_moved.text(),
+                group.trainings_text(),
                 bounds(row, rows),
             ),
         );
@@ -129,7 +133,7 @@ pub(crate) fn bound(row: &RowResult, rows: &[RowResult], system: System) -> Opti
     found.map(|other| other.score.all.rate)
 }
 
-/// All rows in one table, yardsticks first.
+/// All rows in one table, yardsticks first; of rows that differ in seeds alone the first, with the mean of all.
 fn overview(out: &mut String, rows: &[RowResult]) {
     if rows.is_empty() {
         out.push_str("\nNo row has been run yet.\n");
@@ -138,20 +142,24 @@ fn overview(out: &mut String, rows: &[RowResult]) {
     push(
         out,
         format_args!(
-            "\n| Row | Environment | Success rate [95 % interval], n | {} | Seconds per plan | Protocol |\n\
-             |---|---|---|---|---|---|\n",
+            "\n| Row | Environment | Success rate [95 % interval], n | {} | Training seeds | Seconds per plan | Protocol |\n\
+             |---|---|---|---|---|---|---|\n",
             capital(hard_label(rows))
         ),
     );
-    for row in sorted(rows) {
+    let mut groups = seeds::group(rows);
+    groups.sort_by_key(|group| rows[group.rows[0]].system);
+    for group in groups {
+        let row = &rows[group.rows[0]];
         push(
             out,
             format_args!(
-                "| {} | {} | {} | {} | {} | {}, {}, `{}` |\n",
-                cell(&row.label()),
+                "| {} | {} | {} | {} | {} | {} | {}, {}, `{}` |\n",
+                cell(&group.label),
                 environment_link(&row.environment),
                 row.score.all.text(),
                 row.score.block_moved.text(),
+                group.trainings_text(),
                 seconds(row.score.seconds_per_plan),
                 cell(&row.protocol),
                 cell(&row.split),
@@ -177,16 +185,17 @@ fn seed_section(out: &mut String, rows: &[RowResult]) {
     }
     out.push_str("\n## Seeds\n\n");
     if !several.is_empty() {
-        out.push_str("| Row | Environment | Seeds | Success: mean (min to max) | Block-moved | n each |\n|---|---|---|---|---|---|\n");
+        out.push_str("| Row | Environment | Seeds | Success of each | Mean (min to max) | Hard pairs | n each |\n|---|---|---|---|---|---|---|\n");
     }
     for group in &several {
         push(
             out,
             format_args!(
-                "| {} | {} | {} | {} | {} | {} |\n",
+                "| {} | {} | {} | {} | {} | {} | {} |\n",
                 cell(&group.label),
                 environment_link(&rows[group.rows[0]].environment),
                 group.seeds_text(),
+                each(group, rows),
                 group.all.text(),
                 group.block_moved.text(),
                 group.n
@@ -202,6 +211,12 @@ fn seed_section(out: &mut String, rows: &[RowResult]) {
             ),
         );
     }
+}
+
+/// Success of every row of a group: `78.5, 76.5, 79.0 %`.
+fn each(group: &SeedGroup, rows: &[RowResult]) -> String {
+    let rates = group.rows.iter().map(|&i| format!("{:.1}", 100.0 * rows[i].score.all.rate));
+    format!("{} %", rates.collect::<Vec<_>>().join(", "))
 }
 
 /// What the hard pairs of each environment of the rows are; of all environments when there are no rows.
@@ -222,7 +237,8 @@ pub(crate) fn hard_notes(rows: &[RowResult]) -> Vec<String> {
 fn reference_section(out: &mut String, rows: &[RowResult]) {
     out.push_str(
         "\n## How to read the numbers\n\n\
-         * The interval is Wilson's 95 % score interval over the n episodes.\n",
+         * The interval is Wilson's 95 % score interval over the n episodes of the first training seed, whose checkpoint is \
+         linked; *Training seeds* is the mean (smallest to largest) over all of them.\n",
     );
     for note in hard_notes(rows) {
         push(out, format_args!("* {note}\n"));
@@ -254,10 +270,10 @@ fn commands(out: &mut String, rows: &[RowResult]) {
         push(
             out,
             format_args!(
-                "* {} on {} (seed {}): `{}`\n",
+                "* {} on {} ({}): `{}`\n",
                 row.label(),
                 environment_title(&row.environment),
-                row.seed,
+                row.seeds_text(),
                 row.command.replace('`', "'")
             ),
         );

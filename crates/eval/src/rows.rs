@@ -147,6 +147,13 @@ impl RowResult {
         label
     }
 
+    /// `training seed 1, evaluation seed 0`; the latter alone where no training seed was recorded.
+    #[must_use]
+    pub fn seeds_text(&self) -> String {
+        let training = self.train_seed.map_or_else(String::new, |seed| format!("training seed {seed}, "));
+        format!("{training}evaluation seed {}", self.seed)
+    }
+
     /// Whether both rows were run on the same pairs under the same rules.
     #[must_use]
     pub fn comparable(&self, other: &Self) -> bool {
@@ -192,7 +199,7 @@ pub fn terminal_table(rows: &[RowResult]) -> String {
     }
     out.push_str("\ncommands\n");
     for row in sorted {
-        out.push_str(&format!("  {}: {}\n", row.label(), row.command));
+        out.push_str(&format!("  {} ({}): {}\n", row.label(), row.seeds_text(), row.command));
         for note in &row.notes {
             out.push_str(&format!("    note: {note}\n"));
         }

@@ -66,6 +66,16 @@ impl SeedGroup {
         self.trainings == 1
     }
 
+    /// `3: 78.0 % (76.5 to 79.0)`, `one`, or `-` for policies without weights.
+    #[must_use]
+    pub fn trainings_text(&self) -> String {
+        match self.trainings {
+            0 => "-".into(),
+            1 => "one".into(),
+            n => format!("{n}: {}", self.all.text()),
+        }
+    }
+
     /// `3 training seeds, 2 evaluation seeds`.
     #[must_use]
     pub fn seeds_text(&self) -> String {
@@ -172,6 +182,8 @@ mod tests {
         assert_eq!((groups[0].trainings, groups[0].eval_seeds.clone()), (2, vec![0, 1]));
         assert_eq!(groups[0].all.text(), "65.0 % (55.0 to 75.0)");
         assert_eq!(groups[0].seeds_text(), "2 training seeds, 2 evaluation seeds");
+        assert_eq!(groups[0].trainings_text(), "2: 65.0 % (55.0 to 75.0)");
+        assert_eq!(groups[1].trainings_text(), "-");
         assert!(!groups[0].one_seed() && !groups[1].one_seed());
         let thrown_away = RowResult { checkpoint: None, ..learned(100, 1, 0) };
         assert_eq!(group(&[learned(100, 0, 0), thrown_away])[0].trainings, 2);
@@ -182,7 +194,7 @@ mod tests {
     fn one_training_is_marked_and_repetitions_stand_alone() {
         let groups = group(&[learned(100, 0, 0), learned(120, 0, 1), learned(90, 0, 0)]);
         assert_eq!(groups.iter().map(|g| g.rows.len()).collect::<Vec<_>>(), [2, 1]);
-        assert!(groups.iter().all(SeedGroup::one_seed));
+        assert!(groups.iter().all(|group| group.one_seed() && group.trainings_text() == "one"));
         assert_eq!(groups[0].all.text(), "55.0 % (50.0 to 60.0)");
         let mut other = learned(100, 1, 0);
         other.protocol_hash = "other".into();

@@ -39,6 +39,7 @@ fn the_published_checkpoints_repeat_the_published_episodes() {
         ("gcbc-compact", "gcbc-compact", vec!["--set", "execute=2"], "6"),
         ("iq-learn-compact", "iq-learn-compact", vec![], "6"),
         ("pldm-compact", "pldm-compact-mppi", vec!["--planner", "mppi"], "1"),
+        ("lewm-compact", "lewm-compact-cem", vec!["--planner", "cem"], "1"),
         ("dino-wm-compact", "dino-wm-compact-cem", planner, "1"),
     ] {
         let (weights, out) = (root().join("checkpoints").join(checkpoint), dir.path().join(row));

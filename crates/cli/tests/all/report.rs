@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use worldbench_eval::ResultDir;
+use worldbench_eval::{ResultDir, System, seeds};
 
 use super::*;
 
@@ -26,8 +26,13 @@ fn both_pages_are_written() {
     let path = dir.path().join("report.md");
     assert!(worldbench(&["report", text(&committed()), "-o", text(&path)]).status.success());
     let shown = std::fs::read_to_string(path).unwrap();
-    for run in ResultDir::find(&committed()).unwrap() {
-        assert!(shown.contains(&run.row.score.all.text()), "{}", run.path.display());
+    let rows: Vec<_> = ResultDir::find(&committed()).unwrap().into_iter().map(|run| run.row).collect();
+    for group in seeds::group(&rows) {
+        // One row per system, with its first seed's interval; the others' rates stand in the section on seeds.
+        assert!(shown.contains(&rows[group.rows[0]].score.all.text()), "{}", group.label);
+        let rates = group.rows.iter().map(|&i| format!("{:.1}", 100.0 * rows[i].score.all.rate));
+        let each = rates.collect::<Vec<_>>().join(", ");
+        assert!(group.rows.len() == 1 || shown.contains(&format!("| {each} % |")), "{each}");
     }
     assert!(shown.contains("Trained from one seed") && shown.contains("### GCIVL"));
 }
@@ -122,7 +127,8 @@ fn the_table_shows_the_results_and_the_filter_works() {
     let best: Vec<String> = best.iter().map(|row| row.score.all.text()).collect();
     assert_eq!(seen["sorted"], serde_json::json!(best));
     let filtered = seen["filtered"].as_array().unwrap();
-    assert!(filtered.len() == 1 && filtered[0].as_str().unwrap().starts_with("LeWM CEM"), "{filtered:?}");
+    assert_eq!(filtered.len(), rows.iter().filter(|row| row.system == System::LeWm).count());
+    assert!(filtered.iter().all(|name| name.as_str().unwrap().starts_with("LeWM CEM")), "{filtered:?}");
     assert_eq!((&seen["bars"], &seen["none"]), (&1.into(), &serde_json::json!([0, false])));
     assert_eq!(seen["all"], rows.len());
     assert!(seen["math"].as_u64().unwrap() > 7 && seen["curves"].as_u64().unwrap() >= 4, "{seen}");

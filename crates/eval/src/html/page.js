@@ -1,14 +1,18 @@
 // The sections of the page. Everything is drawn from the embedded JSON, so that no number is written twice.
 const GROUP = (row) => `${row.environment}|${row.protocol}|${row.split}|${row.hash}|${row.n}`;
 const link = (text, target) => /^(https?:\/\/|[\w./-]+$)/.test(target) ? h("a", { href: target }, text) : text;
-const checkpoint = (row) => row.checkpoint ? h("code", {}, row.checkpoint) : "none";
+const checkpoint = (row) => row.checkpoint ? h("code", {}, row.checkpoint) : row.trainSeed === null ? "none" : "not kept";
 const environment = (row) => link(row.environmentTitle, `docs/envs/${row.environment}.md`);
 const bounds = (row) => [row.floor, row.ceiling].map((r) => r === null ? "not run" : percent(r)).join(" / ");
 const seedText = (row) => {
   const group = data.groups[row.group];
   return group.rows.length > 1 ? `${group.seeds}: ${group.text}` : row.trainings === 1 ? "1 training" : "-";
 };
-const rowName = (row) => [row.short, row.variant && h("small", { class: "variant" }, row.variant), row.trainings === 1 && data.groups[row.group].rows.length === 1 ? [" ", h("span", { class: "tag", title: "The spread between training seeds is not known" }, "one seed")] : ""].flat().filter(Boolean);
+const seedTag = (row) => {
+  if (data.groups[row.group].rows.length > 1) return row.trainSeed === null ? [] : [" ", h("span", { class: "tag", title: "Training seed" }, `seed ${row.trainSeed}`)];
+  return row.trainings === 1 ? [" ", h("span", { class: "tag", title: "The spread between training seeds is not known" }, "one seed")] : [];
+};
+const rowName = (row) => [row.short, row.variant && h("small", { class: "variant" }, row.variant), ...seedTag(row)].filter(Boolean);
 
 const COLUMNS = [
   { name: "Row", cell: rowName, sort: (r) => r.name, wide: true },
@@ -28,7 +32,7 @@ function barsSection(rows) {
     const [first] = panel;
     const lines = [[first.floor, "floor (random)"], [first.ceiling, "ceiling (oracle)"]].filter(([rate]) => rate !== null);
     const bars = panel.map((row) => h("div", { class: "bar" },
-      h("div", { class: "name" }, row.short, row.variant && h("small", {}, row.variant)),
+      h("div", { class: "name" }, row.short, ...seedTag(row), row.variant && h("small", {}, row.variant)),
       h("div", { class: "track", role: "img", "aria-label": `${row.name}: ${rateText(row.all)}` },
         h("i", { style: `width: ${100 * row.all.rate}%; background: ${colour(row)}` }),
         lines.map(([rate, name]) => h("u", { style: `left: ${100 * rate}%`, title: `${name} ${percent(rate)}` })),
