@@ -5,55 +5,45 @@ set -e
 
 # push_t
 worldbench eval --checkpoint checkpoints/dino-wm-compact --planner cem --split test --set solver.samples=128 --set solver.iterations=10 --set solver.topk=20  # 143 of 200
-worldbench eval --checkpoint checkpoints/gcbc-compact-seed1 --split test --set execute=2  # 171 of 200
-worldbench eval --checkpoint checkpoints/gcbc-compact-seed2 --split test --set execute=2  # 170 of 200
+worldbench bench --preset standard --only gcbc,push-t  # 171 and 170 of 200
 worldbench eval --checkpoint checkpoints/gcbc-compact --split test --set execute=2  # 163 of 200
 worldbench eval --checkpoint checkpoints/gcbc-trained-compact --split test --set execute=2  # 166 of 200
-worldbench eval --checkpoint checkpoints/gciql-compact-seed1 --split test  # 120 of 200
-worldbench eval --checkpoint checkpoints/gciql-compact-seed2 --split test  # 120 of 200
+worldbench bench --preset standard --only gciql,push-t  # 120 and 120 of 200
 worldbench eval --checkpoint checkpoints/gciql-compact --split test  # 126 of 200
-worldbench eval --checkpoint checkpoints/gcivl-compact-seed1 --split test --set execute=2  # 163 of 200
-worldbench eval --checkpoint checkpoints/gcivl-compact-seed2 --split test --set execute=2  # 162 of 200
+worldbench bench --preset standard --only gcivl,push-t  # 163 and 162 of 200
 worldbench eval --checkpoint checkpoints/gcivl-compact --split test --set execute=2  # 165 of 200
-worldbench eval --checkpoint checkpoints/iq-learn-bc-compact-seed1 --split test  # 86 of 200
-worldbench eval --checkpoint checkpoints/iq-learn-bc-compact-seed2 --split test  # 96 of 200
+worldbench bench --preset standard --only iq-learn-bc,push-t  # 86 and 96 of 200
 worldbench eval --checkpoint checkpoints/iq-learn-bc-compact --split test  # 99 of 200
-worldbench eval --checkpoint checkpoints/iq-learn-compact-seed1 --split test  # 65 of 200
-worldbench eval --checkpoint checkpoints/iq-learn-compact-seed2 --split test  # 65 of 200
+worldbench bench --preset standard --only iq-learn,push-t  # 65 and 65 of 200
 worldbench eval --checkpoint checkpoints/iq-learn-compact --split test  # 56 of 200
-worldbench bench --preset quick  # 165 of 200
+worldbench eval --checkpoint checkpoints/lewm-compact --planner cem --split test  # 164 of 200
 worldbench eval --policy no-op --split test  # 0 of 200
 worldbench eval --policy oracle --split test  # 200 of 200
 worldbench eval --checkpoint checkpoints/pldm-compact --planner cem --split test  # 155 of 200
 worldbench eval --checkpoint checkpoints/pldm-compact --planner mppi --split test  # 157 of 200
-worldbench bench --preset standard --only pldm,push-t  # 161 of 200
-worldbench bench --preset standard --only pldm,push-t  # 153 of 200
-worldbench bench --preset standard --only pldm,push-t  # 151 of 200
-worldbench bench --preset standard --only pldm,push-t  # 158 of 200
+worldbench bench --preset standard --only pldm,push-t  # 161 and 153 and 151 and 158 of 200
 worldbench eval --policy random --split test  # 10 of 200
 worldbench eval --policy replay --split test  # 200 of 200
 worldbench eval --policy weak --split test  # 17 of 200
 
 # two_room
-worldbench eval --checkpoint checkpoints/two_room-dino-wm-compact --planner cem --split test --set solver.samples=128 --set solver.iterations=10 --set solver.topk=20  # 141 of 200
-worldbench bench --preset standard --only gcbc,two-room  # 197 of 200
-worldbench bench --preset standard --only gcbc,two-room  # 196 of 200
+worldbench eval --checkpoint checkpoints/two_room-dino-wm-compact --planner cem --split test --set solver.samples=256 --set solver.iterations=10 --set solver.topk=40  # 162 of 200
+worldbench bench --preset standard --only gcbc,two-room  # 197 and 196 of 200
 worldbench eval --checkpoint checkpoints/two_room-gcbc-compact --split test --set execute=2  # 198 of 200
-worldbench bench --preset standard --only gciql,two-room  # 199 of 200
-worldbench bench --preset standard --only gciql,two-room  # 198 of 200
+worldbench bench --preset standard --only gciql,two-room  # 199 and 198 of 200
 worldbench eval --checkpoint checkpoints/two_room-gciql-compact --split test  # 200 of 200
-worldbench bench --preset standard --only gcivl,two-room  # 198 of 200
-worldbench bench --preset standard --only gcivl,two-room  # 199 of 200
+worldbench bench --preset standard --only gcivl,two-room  # 198 and 199 of 200
 worldbench eval --checkpoint checkpoints/two_room-gcivl-compact --split test --set execute=2  # 198 of 200
-worldbench bench --preset standard --only iq-learn-bc,two-room  # 197 of 200
-worldbench bench --preset standard --only iq-learn-bc,two-room  # 198 of 200
+worldbench bench --preset standard --only iq-learn-bc,two-room  # 197 and 198 of 200
 worldbench eval --checkpoint checkpoints/two_room-iq-learn-bc-compact --split test  # 197 of 200
-worldbench bench --preset standard --only iq-learn,two-room  # 194 of 200
-worldbench bench --preset standard --only iq-learn,two-room  # 189 of 200
+worldbench bench --preset standard --only iq-learn,two-room  # 194 and 189 of 200
 worldbench eval --checkpoint checkpoints/two_room-iq-learn-compact --split test  # 197 of 200
+worldbench eval --checkpoint checkpoints/two_room-lewm-compact --planner cem --split test  # 191 of 200
+worldbench bench --preset standard --only lewm,two-room  # 190 and 196 of 200
 worldbench eval --env two_room --policy no-op --split test  # 0 of 200
 worldbench eval --env two_room --policy oracle --split test  # 200 of 200
-worldbench eval --checkpoint checkpoints/two_room-pldm-compact --planner mppi --split test  # 178 of 200
+worldbench eval --checkpoint checkpoints/two_room-pldm-compact --planner mppi --split test --set solver.temperature=2.0  # 196 of 200
+worldbench bench --preset standard --only pldm,two-room  # 189 and 188 of 200
 worldbench eval --env two_room --policy random --split test  # 19 of 200
 worldbench eval --env two_room --policy replay --split test  # 200 of 200
 worldbench eval --env two_room --policy weak --split test  # 19 of 200
