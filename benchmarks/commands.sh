@@ -17,6 +17,7 @@ worldbench eval --checkpoint checkpoints/iq-learn-bc-compact --split test  # 99 
 worldbench bench --preset standard --only iq-learn,push-t  # 65 and 65 of 200
 worldbench eval --checkpoint checkpoints/iq-learn-compact --split test  # 56 of 200
 worldbench eval --checkpoint checkpoints/lewm-compact --planner cem --split test  # 164 of 200
+worldbench bench --preset standard --only lewm,push-t  # 155 and 164 of 200
 worldbench eval --policy no-op --split test  # 0 of 200
 worldbench eval --policy oracle --split test  # 200 of 200
 worldbench eval --checkpoint checkpoints/pldm-compact --planner cem --split test  # 155 of 200
