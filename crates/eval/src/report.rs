@@ -31,18 +31,19 @@ pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
     for note in notes {
         push(&mut out, format_args!("\n{note}\n"));
     }
-    overview(&mut out, rows);
+    let groups = seeds::group(rows);
+    overview(&mut out, rows, &groups);
     for section in MAIN {
-        section_text(&mut out, section, rows, "##");
+        section_text(&mut out, section, rows, &groups, "##");
     }
     push(&mut out, format_args!("\n## Inverse Q-Learning\n\n{INVERSE_Q_ABOUT}\n"));
     for section in INVERSE_Q {
-        section_text(&mut out, section, rows, "###");
+        section_text(&mut out, section, rows, &groups, "###");
     }
     for section in FURTHER {
-        section_text(&mut out, section, rows, "##");
+        section_text(&mut out, section, rows, &groups, "##");
     }
-    seed_section(&mut out, rows);
+    seed_section(&mut out, rows, &groups);
     reference_section(&mut out, rows);
     commands(&mut out, rows);
     out
@@ -61,14 +62,13 @@ fn push(out: &mut String, text: std::fmt::Arguments) {
     let _ = out.write_fmt(text);
 }
 
-fn section_text(out: &mut String, section: &Section, rows: &[RowResult], level: &str) {
+fn section_text(out: &mut String, section: &Section, rows: &[RowResult], groups: &[SeedGroup], level: &str) {
     push(out, format_args!("\n{level} {}\n\n{}\n", section.title, section.about));
     push(
         out,
         format_args!("\n{level}# Training objective\n\n$${}$$\n\n{}\n", section.formula, section.symbols),
     );
     push(out, format_args!("\n{level}# Benchmark\n\n{}\n\n", budget_note(rows)));
-    let groups = seeds::group(rows);
     let own: Vec<&SeedGroup> =
         groups.iter().filter(|group| rows[group.rows[0]].system == section.system).collect();
     if own.is_empty() {
@@ -134,7 +134,7 @@ pub(crate) fn bound(row: &RowResult, rows: &[RowResult], system: System) -> Opti
 }
 
 /// All rows in one table, yardsticks first; of rows that differ in seeds alone the first, with the mean of all.
-fn overview(out: &mut String, rows: &[RowResult]) {
+fn overview(out: &mut String, rows: &[RowResult], groups: &[SeedGroup]) {
     if rows.is_empty() {
         out.push_str("\nNo row has been run yet.\n");
         return;
@@ -147,9 +147,9 @@ fn overview(out: &mut String, rows: &[RowResult]) {
             capital(hard_label(rows))
         ),
     );
-    let mut groups = seeds::group(rows);
-    groups.sort_by_key(|group| rows[group.rows[0]].system);
-    for group in groups {
+    let mut sorted: Vec<&SeedGroup> = groups.iter().collect();
+    sorted.sort_by_key(|group| rows[group.rows[0]].system);
+    for group in sorted {
         let row = &rows[group.rows[0]];
         push(
             out,
@@ -170,8 +170,7 @@ fn overview(out: &mut String, rows: &[RowResult]) {
 }
 
 /// Rows over several seeds, and the learned rows that have one.
-fn seed_section(out: &mut String, rows: &[RowResult]) {
-    let groups = seeds::group(rows);
+fn seed_section(out: &mut String, rows: &[RowResult], groups: &[SeedGroup]) {
     let several: Vec<_> = groups.iter().filter(|group| group.rows.len() > 1).collect();
     let single: Vec<String> = groups
         .iter()
@@ -185,20 +184,19 @@ fn seed_section(out: &mut String, rows: &[RowResult]) {
     }
     out.push_str("\n## Seeds\n\n");
     if !several.is_empty() {
-        out.push_str("| Row | Environment | Seeds | Success of each | Mean (min to max) | Hard pairs | n each |\n|---|---|---|---|---|---|---|\n");
+        out.push_str("| Row | Environment | Seeds | Success of each [95 % interval], n | Mean (min to max) | Hard pairs |\n|---|---|---|---|---|---|\n");
     }
     for group in &several {
         push(
             out,
             format_args!(
-                "| {} | {} | {} | {} | {} | {} | {} |\n",
+                "| {} | {} | {} | {} | {} | {} |\n",
                 cell(&group.label),
                 environment_link(&rows[group.rows[0]].environment),
                 group.seeds_text(),
                 each(group, rows),
                 group.all.text(),
-                group.block_moved.text(),
-                group.n
+                group.block_moved.text()
             ),
         );
     }
@@ -213,10 +211,10 @@ fn seed_section(out: &mut String, rows: &[RowResult]) {
     }
 }
 
-/// Success of every row of a group: `78.5, 76.5, 79.0 %`.
+/// Success of every row of a group: `78.5 % [72.3, 83.6], n = 200; 76.5 % [70.2, 81.8], n = 200`.
 fn each(group: &SeedGroup, rows: &[RowResult]) -> String {
-    let rates = group.rows.iter().map(|&i| format!("{:.1}", 100.0 * rows[i].score.all.rate));
-    format!("{} %", rates.collect::<Vec<_>>().join(", "))
+    let rates = group.rows.iter().map(|&i| rows[i].score.all.text());
+    rates.collect::<Vec<_>>().join("; ")
 }
 
 /// What the hard pairs of each environment of the rows are; of all environments when there are no rows.

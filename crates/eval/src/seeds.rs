@@ -45,14 +45,12 @@ impl Spread {
 pub struct SeedGroup {
     /// Name of the row, e.g. `PLDM MPPI (compact)`.
     pub label: String,
-    /// Indices of the rows in the list that was grouped.
+    /// Indices of the rows in the list that was grouped, by ascending seeds.
     pub rows: Vec<usize>,
     /// Seeds of the evaluations, ascending.
     pub eval_seeds: Vec<u64>,
     /// Trainings behind the rows; 0 for policies without weights.
     pub trainings: usize,
-    /// Episodes of each row.
-    pub n: usize,
     /// All pairs. Over the trainings where there are several (each the mean of its evaluations), else over the evaluations.
     pub all: Spread,
     /// The pairs whose block moves, likewise.
@@ -102,6 +100,9 @@ pub fn group(rows: &[RowResult]) -> Vec<SeedGroup> {
             None => members.push(vec![i]),
         }
     }
+    for group in &mut members {
+        group.sort_by_key(|&i| seeds(&rows[i]));
+    }
     members.into_iter().map(|group| summarise(rows, group)).collect()
 }
 
@@ -146,7 +147,6 @@ fn summarise(rows: &[RowResult], group: Vec<usize>) -> SeedGroup {
         label: first.label(),
         eval_seeds,
         trainings: if trained(first) { trainings.len() } else { 0 },
-        n: first.score.all.n,
         all: spread(|row| row.score.all.rate),
         block_moved: spread(|row| row.score.block_moved.rate),
         rows: group,
@@ -185,6 +185,8 @@ mod tests {
         assert_eq!(groups[0].trainings_text(), "2: 65.0 % (55.0 to 75.0)");
         assert_eq!(groups[1].trainings_text(), "-");
         assert!(!groups[0].one_seed() && !groups[1].one_seed());
+        let reversed = group(&[learned(160, 1, 0), learned(120, 0, 1), learned(100, 0, 0)]);
+        assert_eq!(reversed[0].rows, [2, 1, 0]);
         let thrown_away = RowResult { checkpoint: None, ..learned(100, 1, 0) };
         assert_eq!(group(&[learned(100, 0, 0), thrown_away])[0].trainings, 2);
         assert_eq!(groups[1].seeds_text(), "1 evaluation seed");
