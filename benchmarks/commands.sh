@@ -1,6 +1,7 @@
 #!/bin/sh
 # One command for every published row, from the repository's root; `worldbench` as README.md says. The checkpoints were made by
-# `worldbench bench --preset standard`, whose cells --only picks: `--only pldm,push-t`.
+# `worldbench bench --preset standard`, whose cells --only picks: `--only pldm,push-t`. Such a
+# line trains seeds 0, 1 and 2 anew; the counts beside it are of seeds 1 and 2 (PLDM on Push-T: CEM and MPPI of each).
 set -e
 
 # push_t
