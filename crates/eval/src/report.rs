@@ -9,7 +9,7 @@ use worldbench_env::{Subset, domain, environment::ALL};
 
 use crate::{
     EvalError, RowResult, System,
-    rows::{hard_label, seconds, tail},
+    rows::{hard_label, seconds, seeds_text, tail},
     sections::{FURTHER, INVERSE_Q, INVERSE_Q_ABOUT, MAIN, Section},
     seeds::{self, SeedGroup},
 };
@@ -45,7 +45,7 @@ pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
     }
     seed_section(&mut out, rows, &groups);
     reference_section(&mut out, rows);
-    commands(&mut out, rows);
+    commands(&mut out, rows, &groups);
     out
 }
 
@@ -147,9 +147,7 @@ fn overview(out: &mut String, rows: &[RowResult], groups: &[SeedGroup]) {
             capital(hard_label(rows))
         ),
     );
-    let mut sorted: Vec<&SeedGroup> = groups.iter().collect();
-    sorted.sort_by_key(|group| rows[group.rows[0]].system);
-    for group in sorted {
+    for group in sorted(rows, groups) {
         let row = &rows[group.rows[0]];
         push(
             out,
@@ -259,31 +257,38 @@ fn reference_section(out: &mut String, rows: &[RowResult]) {
     }
 }
 
-fn commands(out: &mut String, rows: &[RowResult]) {
+/// The command of every row; rows of one system that the same command makes share a line.
+fn commands(out: &mut String, rows: &[RowResult], groups: &[SeedGroup]) {
     if rows.is_empty() {
         return;
     }
     out.push_str("\n## Commands\n\n");
-    for row in sorted(rows) {
-        push(
-            out,
-            format_args!(
-                "* {} on {} ({}): `{}`\n",
-                row.label(),
-                environment_title(&row.environment),
-                row.seeds_text(),
-                row.command.replace('`', "'")
-            ),
-        );
-        for note in &row.notes {
-            push(out, format_args!("  * {note}\n"));
+    let made_alike =
+        |&a: &usize, &b: &usize| rows[a].command == rows[b].command && rows[a].notes == rows[b].notes;
+    for group in sorted(rows, groups) {
+        for alike in group.rows.chunk_by(made_alike) {
+            let row = &rows[alike[0]];
+            push(
+                out,
+                format_args!(
+                    "* {} on {} ({}): `{}`\n",
+                    group.label,
+                    environment_title(&row.environment),
+                    seeds_text(&alike.iter().map(|&i| &rows[i]).collect::<Vec<_>>()),
+                    row.command.replace('`', "'")
+                ),
+            );
+            for note in &row.notes {
+                push(out, format_args!("  * {note}\n"));
+            }
         }
     }
 }
 
-fn sorted(rows: &[RowResult]) -> Vec<&RowResult> {
-    let mut sorted: Vec<&RowResult> = rows.iter().collect();
-    sorted.sort_by_key(|row| row.system);
+/// By system, yardsticks first.
+fn sorted<'a>(rows: &[RowResult], groups: &'a [SeedGroup]) -> Vec<&'a SeedGroup> {
+    let mut sorted: Vec<&SeedGroup> = groups.iter().collect();
+    sorted.sort_by_key(|group| rows[group.rows[0]].system);
     sorted
 }
 
@@ -343,5 +348,20 @@ mod tests {
         }
         let page = markdown(&[pldm, row(System::Oracle, 198), row(System::Random, 4)], &[]);
         assert!(page.contains("| 2.0 % / 99.0 % |"), "{page}");
+    }
+
+    #[test]
+    fn rows_of_one_command_share_its_line() {
+        let seed = |train_seed, command: &str| RowResult {
+            train_seed: Some(train_seed),
+            command: command.into(),
+            ..row(System::Gcbc, 100)
+        };
+        let page = markdown(&[seed(2, "bench"), seed(0, "eval"), seed(1, "bench")], &[]);
+        let (_, commands) = page.split_once("## Commands\n\n").unwrap();
+        let lines: Vec<&str> = commands.lines().collect();
+        assert_eq!(lines.len(), 2, "{commands}");
+        assert!(lines[0].ends_with("(training seed 0; evaluation seed 0): `eval`"), "{commands}");
+        assert!(lines[1].ends_with("(training seeds 1, 2; evaluation seed 0): `bench`"), "{commands}");
     }
 }

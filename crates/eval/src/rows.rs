@@ -1,6 +1,6 @@
 //! Rows of the result table.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 use worldbench_env::domain;
@@ -147,13 +147,6 @@ impl RowResult {
         label
     }
 
-    /// `training seed 1, evaluation seed 0`; the latter alone where no training seed was recorded.
-    #[must_use]
-    pub fn seeds_text(&self) -> String {
-        let training = self.train_seed.map_or_else(String::new, |seed| format!("training seed {seed}, "));
-        format!("{training}evaluation seed {}", self.seed)
-    }
-
     /// Whether both rows were run on the same pairs under the same rules.
     #[must_use]
     pub fn comparable(&self, other: &Self) -> bool {
@@ -199,12 +192,24 @@ pub fn terminal_table(rows: &[RowResult]) -> String {
     }
     out.push_str("\ncommands\n");
     for row in sorted {
-        out.push_str(&format!("  {} ({}): {}\n", row.label(), row.seeds_text(), row.command));
+        out.push_str(&format!("  {} ({}): {}\n", row.label(), seeds_text(&[row]), row.command));
         for note in &row.notes {
             out.push_str(&format!("    note: {note}\n"));
         }
     }
     out
+}
+
+/// `training seeds 1, 2; evaluation seed 0`; the latter alone where no training seed was recorded.
+pub(crate) fn seeds_text(rows: &[&RowResult]) -> String {
+    let list = |what: &str, seeds: BTreeSet<u64>| {
+        let numbers: Vec<String> = seeds.iter().map(u64::to_string).collect();
+        let plural = if numbers.len() == 1 { "" } else { "s" };
+        (!numbers.is_empty()).then(|| format!("{what} seed{plural} {}", numbers.join(", ")))
+    };
+    let training = list("training", rows.iter().filter_map(|row| row.train_seed).collect());
+    let evaluation = list("evaluation", rows.iter().map(|row| row.seed).collect());
+    training.into_iter().chain(evaluation).collect::<Vec<_>>().join("; ")
 }
 
 /// What tells a row of a system from its others: `MPPI, compact`.
