@@ -1,8 +1,8 @@
 //! Frozen features on disk: what a frozen encoder makes of a store's frames, computed once.
 //!
-//! A cache holds the tokens of every `stride`-th row of all episodes as f16, `[frames, P, F]`, behind a header that
-//! names encoder, data and layout. It is written front to back under another name and renamed when complete; a
-//! build that was killed goes on after its last whole frame.
+//! A cache holds the tokens of every `stride`-th row of all episodes as f16, `[frames, P, F]`, between a header that
+//! names encoder, data and layout and a checksum of everything before. It is written front to back under another name
+//! and renamed when complete; a build that was killed goes on after its last whole frame.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -21,6 +21,8 @@ use crate::store::Store;
 
 /// Bytes before the features.
 const HEAD: usize = 512;
+/// Bytes of the checksum (crc32) behind them.
+const TAIL: usize = 4;
 /// Frames that are encoded at a time.
 const BATCH: usize = 64;
 
@@ -58,7 +60,12 @@ impl FeatureSpec {
     /// Size in bytes of a cache with `frames` frames.
     #[must_use]
     pub fn bytes(&self, frames: usize) -> u64 {
-        (HEAD + frames * self.frame_len() * 2) as u64
+        (self.end(frames) + TAIL) as u64
+    }
+
+    /// Where the features of `frames` frames end in the file.
+    fn end(&self, frames: usize) -> usize {
+        HEAD + frames * self.frame_len() * 2
     }
 
     fn header(&self) -> Result<[u8; HEAD]> {
@@ -121,9 +128,16 @@ impl Features {
         }
         let map = mmap::map(path)?;
         let (first, total) = layout(store, spec.stride);
+        let refuse = |reason: &str| {
+            let remedy = "delete it, it is made again";
+            Err(DataError::Invalid(format!("feature cache {}: {reason}; {remedy}", path.display())))
+        };
         if map.get(..HEAD) != Some(&spec.header()?[..]) || map.len() as u64 != spec.bytes(total) {
-            let reason = "it was made from other data or by another encoder; delete it, it is made again";
-            return Err(DataError::Invalid(format!("feature cache {}: {reason}", path.display())));
+            return refuse("it was made from other data, by another encoder or by another version");
+        }
+        let (content, checksum) = map.split_at(spec.end(total));
+        if crc32fast::hash(content).to_le_bytes() != checksum {
+            return refuse("it fails its checksum");
         }
         Ok(Self { spec: spec.clone(), first, map })
     }
@@ -136,7 +150,7 @@ impl Features {
         let len = self.spec.frame_len();
         let at = self.first.get(episode).filter(|_| row.is_multiple_of(self.spec.stride));
         let bytes = at.and_then(|first| {
-            let start = HEAD + (first + row / self.spec.stride) * len * 2;
+            let start = self.spec.end(first + row / self.spec.stride);
             self.map.get(start..start + len * 2)
         });
         let Some(bytes) = bytes.filter(|_| out.len() == len) else {
@@ -165,12 +179,12 @@ fn make(
     let mut temporary = path.as_os_str().to_os_string();
     temporary.push(".part");
     let temporary = PathBuf::from(temporary);
-    let (mut file, done) = begin(&temporary, spec)?;
+    let total = layout(store, spec.stride).1;
+    let (mut file, done) = begin(&temporary, spec, total)?;
     let rows = store
         .views()
         .enumerate()
         .flat_map(|(e, view)| (0..view.len()).step_by(spec.stride).map(move |row| (e, row)));
-    let total = layout(store, spec.stride).1;
     let rows: Vec<(usize, usize)> = rows.skip(done).collect();
     let size = frame.resolution.pow(2) * 3;
     let mut source = FrameSource::new(frame);
@@ -191,12 +205,14 @@ fn make(
         count += rows.len();
         progress(count, total);
     }
+    let checksum = crc32fast::hash(&mmap::map(&temporary)?).to_le_bytes();
+    file.write_all(&checksum).map_err(DataError::io("write", &temporary))?;
     file.sync_all().map_err(DataError::io("write", &temporary))?;
     fs::rename(&temporary, path).map_err(DataError::io("rename", &temporary))
 }
 
-/// The unfinished file, cut to whole frames, and how many it holds. One with another header is begun anew.
-fn begin(path: &Path, spec: &FeatureSpec) -> Result<(File, usize)> {
+/// The unfinished file, cut to whole frames, of `total`, and how many it holds. One with another header is begun anew.
+fn begin(path: &Path, spec: &FeatureSpec, total: usize) -> Result<(File, usize)> {
     let header = spec.header()?;
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -205,8 +221,8 @@ fn begin(path: &Path, spec: &FeatureSpec) -> Result<(File, usize)> {
     let same = file.read_exact(&mut found).is_ok() && found == header;
     let io = |e| DataError::io("write", path)(e);
     let len = file.metadata().map_err(io)?.len() as usize;
-    let done = if same { (len - HEAD) / (spec.frame_len() * 2) } else { 0 };
-    file.set_len(if same { spec.bytes(done) } else { 0 }).map_err(io)?;
+    let done = if same { total.min((len - HEAD) / (spec.frame_len() * 2)) } else { 0 };
+    file.set_len(if same { spec.end(done) as u64 } else { 0 }).map_err(io)?;
     let mut file = OpenOptions::new().append(true).open(path).map_err(DataError::io("open", path))?;
     if !same {
         file.write_all(&header).map_err(io)?;
@@ -267,8 +283,13 @@ mod tests {
         encode(&[&frame], &mut expected).unwrap();
         assert!(out.iter().zip(expected).all(|(a, b)| (a - b).abs() <= b / 1024.0), "{out:?} {expected:?}");
         assert!(features.read(7, 16, &mut out).unwrap_err().to_string().contains("stride is 5"));
-        let other = FeatureSpec { encoder: "abd".into(), ..spec };
+        let other = FeatureSpec { encoder: "abd".into(), ..spec.clone() };
         let error = Features::open_or_make(&whole, &other, &store, FRAME, &mut encode, &mut quiet);
         assert!(error.unwrap_err().to_string().contains("another encoder"));
+        let mut damaged = fs::read(&whole).unwrap();
+        damaged[HEAD + 99] ^= 1;
+        fs::write(&broken, damaged).unwrap();
+        let error = Features::open_or_make(&broken, &spec, &store, FRAME, &mut encode, &mut quiet);
+        assert!(error.unwrap_err().to_string().contains("fails its checksum"));
     }
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use worldbench_core::{Stream, config::nearest};
-use worldbench_data::{DataError, Episode, EpisodeInfo, Kind, Row, Store, StoreWriter, repair};
+use worldbench_data::{DataError, Episode, EpisodeInfo, Kind, Row, Store, StoreWriter};
 use worldbench_env::{Action, Changes, DomainRef, EnvError, Scene, Simulation};
 
 use crate::policies::ExpertConfig;
@@ -113,6 +113,10 @@ impl CollectConfig {
     pub fn check(&self) -> Result<(), CollectError> {
         let fail = |message: String| Err(CollectError::Config(message));
         demonstrator(&self.env)?;
+        if self.sources == 0 || !(self.keep_sources || self.replays_per_source > 0) {
+            let nothing = "no episode to collect: `sources`, and without `keep_sources` `replays_per_source`, must be above 0";
+            return fail(nothing.into());
+        }
         let [low, high] = self.action_noise;
         if !(low >= 0.0 && high >= low && high.is_finite()) {
             return fail(format!("action_noise = [{low}, {high}] must be an ascending pair of numbers >= 0"));
@@ -126,7 +130,7 @@ impl CollectConfig {
         if self.max_steps == 0 {
             return fail("max_steps = 0 leaves no room for an expert episode; use about 600".into());
         }
-        Ok(())
+        self.expert.check().map_err(CollectError::Config)
     }
 
     /// Episodes of play in group `group`: as many as keep the overall share.
@@ -146,7 +150,11 @@ impl CollectConfig {
     /// # Errors
     /// When the store cannot be read.
     pub fn with_demos(self, path: &Path) -> Result<Self, CollectError> {
-        let sources = self.sources.min(Store::open(path)?.len());
+        let episodes = Store::open(path)?.len();
+        if episodes == 0 {
+            return Err(CollectError::Config(format!("{} holds no episode to replay", path.display())));
+        }
+        let sources = self.sources.min(episodes);
         Ok(Self { demos: Some(path.into()), sources, ..self })
     }
 
@@ -273,18 +281,13 @@ impl<'a> Groups<'a> {
         self.contents(group).enumerate().map(make).collect()
     }
 
-    /// Opens the store for appending, without the episode that a killed run left half written; with how many it holds.
+    /// Opens the store for appending, without the episode that a killed run left half written; with how many it holds. A
+    /// store of something else is left as it is.
     fn open(&self, path: &Path) -> Result<(StoreWriter, usize), CollectError> {
         if !path.exists() {
             return Ok((StoreWriter::create(path, self.demonstrator.env())?, 0));
         }
-        let store = match Store::open(path) {
-            Ok(store) => store,
-            Err(_) => {
-                repair(path)?;
-                Store::open(path)?
-            }
-        };
+        let store = Store::open_unfinished(path)?;
         same_env(&store, self.demonstrator.env())?;
         let foreign = |episode: usize| {
             let message = format!("episode {episode} of {} is not of this collection", path.display());

@@ -3,12 +3,12 @@
 //! `model.safetensors` and `config.toml` are all that evaluation needs; what a run needs to go on is added by
 //! [`crate::resume`]. Every file is written under a temporary name, synced and renamed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
 use crate::TrainError;
 
@@ -55,26 +55,19 @@ pub fn file_hash(path: &Path) -> Result<String, TrainError> {
     Ok(format!("{:08x}", crc32fast::hash(&fs::read(path).map_err(TrainError::io(path))?)))
 }
 
-/// Writes tensors as safetensors; `step` is stored in the file's metadata.
+/// Writes tensors as safetensors; `step` and a checksum are stored in the file's metadata.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_tensors(path: &Path, tensors: &[Tensor], step: u64) -> Result<(), TrainError> {
-    let problem = |e: String| TrainError::Checkpoint { path: path.into(), problem: e };
-    let encode = |t: &Tensor| match t.integer {
-        true => t.values.iter().flat_map(|&v| (v as i64).to_le_bytes()).collect(),
-        false => t.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    let encode = |t: &Tensor| {
+        let (dtype, bytes) = match t.integer {
+            true => (Dtype::I64, t.values.iter().flat_map(|&v| (v as i64).to_le_bytes()).collect()),
+            false => (Dtype::F32, t.values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        };
+        (t.key.clone(), (t.shape.clone(), dtype, bytes))
     };
-    let bytes: Vec<Vec<u8>> = tensors.iter().map(encode).collect();
-    let mut views = Vec::new();
-    for (tensor, bytes) in tensors.iter().zip(&bytes) {
-        let dtype = if tensor.integer { Dtype::I64 } else { Dtype::F32 };
-        let view = TensorView::new(dtype, tensor.shape.clone(), bytes).map_err(|e| problem(e.to_string()))?;
-        views.push((tensor.key.clone(), view));
-    }
-    let metadata = [("step".to_string(), step.to_string())].into();
-    let file = safetensors::serialize(views, Some(metadata)).map_err(|e| problem(e.to_string()))?;
-    write_atomic(path, &file)
+    write_encoded(path, &tensors.iter().map(encode).collect(), step).map(|_| ())
 }
 
 /// Writes the tensors of the safetensors file `from` to `to` with matrices as f16, about half as large; vectors, which
@@ -84,35 +77,67 @@ pub fn write_tensors(path: &Path, tensors: &[Tensor], step: u64) -> Result<(), T
 /// When a file cannot be read or written, or a value is too large for f16.
 pub fn write_half(from: &Path, to: &Path) -> Result<u64, TrainError> {
     let (tensors, step) = read_tensors(from)?;
-    let problem = |e: String| TrainError::Checkpoint { path: from.into(), problem: e };
-    let mut encoded = Vec::new();
+    let mut encoded = Encoded::new();
     for (key, (shape, values)) in tensors {
         let (dtype, bytes): (_, Vec<u8>) = if shape.len() < 2 {
             (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
         } else {
             let halves: Vec<half::f16> = values.iter().map(|&v| half::f16::from_f32(v)).collect();
             if halves.iter().any(|v| !v.is_finite()) {
-                return Err(problem(format!("`{key}` holds values beyond f16; export without --half")));
+                let problem = format!("`{key}` holds values beyond f16; export without --half");
+                return Err(TrainError::Checkpoint { path: from.into(), problem });
             }
             (Dtype::F16, halves.iter().flat_map(|v| v.to_le_bytes()).collect())
         };
-        encoded.push((key, shape, dtype, bytes));
+        encoded.insert(key, (shape, dtype, bytes));
     }
-    let mut views = Vec::new();
-    for (key, shape, dtype, bytes) in &encoded {
-        let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| problem(e.to_string()))?;
-        views.push((key.clone(), view));
-    }
-    let metadata = [("step".to_string(), step.to_string())].into();
-    let file = safetensors::serialize(views, Some(metadata)).map_err(|e| problem(e.to_string()))?;
-    write_atomic(to, &file)?;
+    write_encoded(to, &encoded, step)
+}
+
+/// Tensors as they stand in a file: key to (shape, type, bytes).
+type Encoded = BTreeMap<String, (Vec<usize>, Dtype, Vec<u8>)>;
+
+/// Key of the metadata. One entry: the crate writes several in random order, and equal weights must be equal files.
+const STAMP: &str = "worldbench";
+
+fn write_encoded(path: &Path, tensors: &Encoded, step: u64) -> Result<u64, TrainError> {
+    let problem = |e: SafeTensorError| TrainError::Checkpoint { path: path.into(), problem: e.to_string() };
+    let views = tensors.iter().map(|(key, (shape, dtype, bytes))| {
+        Ok((key, TensorView::new(*dtype, shape.clone(), bytes).map_err(problem)?))
+    });
+    let views = views.collect::<Result<Vec<_>, TrainError>>()?;
+    let checksum = checksum(tensors.iter().map(|(key, (_, _, bytes))| (key.as_str(), bytes.as_slice())));
+    let stamp = (STAMP.to_string(), format!("step={step} crc32={checksum:08x}"));
+    let file = safetensors::serialize(views, Some([stamp].into())).map_err(problem)?;
+    write_atomic(path, &file)?;
     Ok(file.len() as u64)
+}
+
+/// Over keys and bytes, in the order of the keys.
+fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    tensors.for_each(|(key, bytes)| {
+        hasher.update(key.as_bytes());
+        hasher.update(bytes);
+    });
+    hasher.finalize()
+}
+
+/// Step and checksum of a file's metadata; 0 and none where they were not written.
+fn stamp(metadata: Option<&HashMap<String, String>>) -> (u64, Option<u32>) {
+    let entry = |key: &str| metadata.and_then(|entries| entries.get(key));
+    let parts = entry(STAMP).and_then(|text| text.strip_prefix("step=")?.split_once(" crc32="));
+    match parts {
+        Some((step, crc)) => (step.parse().unwrap_or(0), u32::from_str_radix(crc, 16).ok()),
+        // Files of earlier versions.
+        None => (entry("step").and_then(|step| step.parse().ok()).unwrap_or(0), None),
+    }
 }
 
 /// Reads a safetensors file of f32 (f16 and i64 are converted) tensors and the step it was written at.
 ///
 /// # Errors
-/// When it cannot be read or is damaged.
+/// When it cannot be read, is damaged, or holds values that are not finite.
 pub fn read_tensors(path: &Path) -> Result<(Tensors, u64), TrainError> {
     let bytes = fs::read(path).map_err(TrainError::io(path))?;
     let problem = |e: String| TrainError::Checkpoint {
@@ -120,12 +145,16 @@ pub fn read_tensors(path: &Path) -> Result<(Tensors, u64), TrainError> {
         problem: format!("{e}; the file is damaged or no safetensors file: export or train it again"),
     };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| problem(e.to_string()))?;
-    let step =
-        header.metadata().as_ref().and_then(|m| m.get("step")).and_then(|s| s.parse().ok()).unwrap_or(0);
+    let (step, written) = stamp(header.metadata().as_ref());
     let file = SafeTensors::deserialize(&bytes).map_err(|e| problem(e.to_string()))?;
+    let views: BTreeMap<String, TensorView> = file.tensors().into_iter().collect();
+    let found = checksum(views.iter().map(|(key, view)| (key.as_str(), view.data())));
+    if written.is_some_and(|written| written != found) {
+        return Err(problem("it fails its checksum".into()));
+    }
     let mut tensors = Tensors::new();
-    for (key, view) in file.tensors() {
-        let values = match view.dtype() {
+    for (key, view) in views {
+        let values: Vec<f32> = match view.dtype() {
             Dtype::F32 => view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Dtype::F16 => {
                 view.data().as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
@@ -135,6 +164,9 @@ pub fn read_tensors(path: &Path) -> Result<(Tensors, u64), TrainError> {
             }
             other => return Err(problem(format!("`{key}` is {other:?}, not F32 or F16"))),
         };
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(problem(format!("`{key}` holds values that are not finite")));
+        }
         tensors.insert(key, (view.shape().to_vec(), values));
     }
     Ok((tensors, step))
@@ -175,4 +207,34 @@ pub fn assign(
     let report = format!("{0}/{0} tensors", wanted.len());
     found.into_iter().enumerate().for_each(|(i, values)| put(i, values));
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_byte_and_values_that_are_not_finite_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let write = |values: &[f32]| {
+            let tensor = |key: &str, integer| Tensor { key: key.into(), shape: vec![2], values, integer };
+            write_tensors(&path, &[tensor("b", false), tensor("a", true)], 7).unwrap();
+        };
+        write(&[1.0, 2.0]);
+        let bytes = fs::read(&path).unwrap();
+        let (tensors, step) = read_tensors(&path).unwrap();
+        assert_eq!((step, &tensors["b"].1[..], &tensors["a"].1[..]), (7, &[1.0, 2.0][..], &[1.0, 2.0][..]));
+        write(&[1.0, 2.0]);
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+
+        let mut flipped = bytes.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        fs::write(&path, flipped).unwrap();
+        assert!(read_tensors(&path).unwrap_err().to_string().contains("checksum"));
+        write(&[1.0, f32::NAN]);
+        assert!(
+            read_tensors(&path).unwrap_err().to_string().contains("`b` holds values that are not finite")
+        );
+    }
 }

@@ -19,7 +19,7 @@ use crate::TrainError;
 pub fn write(path: &Path, count: usize, seed: u64, varied: u64) -> Result<(), TrainError> {
     let mut begun = 0;
     let mut writer = if path.exists() {
-        let store = Store::open(path)?;
+        let store = Store::open_unfinished(path)?;
         begun = store.len();
         if begun > 0 && store.view(0)?.info().seed != seed {
             let problem = format!("{} holds scenes of another seed; delete it", path.display());

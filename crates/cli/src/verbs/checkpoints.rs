@@ -14,8 +14,8 @@ use crate::output::{Outcome, describe, print, print_json};
 
 /// List, check, import and export checkpoint directories
 ///
-/// A checkpoint directory holds model.safetensors, config.toml (with the normaliser's statistics) and card.md, and for
-/// some models their own frozen encoder; `eval --checkpoint DIR` needs nothing else.
+/// A checkpoint directory holds model.safetensors and config.toml (with the normaliser's statistics), and for some models
+/// their own frozen encoder; `eval --checkpoint DIR` needs nothing else. Published ones have a card.md.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -33,7 +33,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Load checkpoints strictly: every tensor there, none left over, the right encoder
+    /// Load checkpoints strictly: every tensor there, whole and finite, none left over, the right encoder
     Verify {
         /// Checkpoint directories
         #[arg(required = true, value_name = "DIR")]

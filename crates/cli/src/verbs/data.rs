@@ -2,7 +2,10 @@
 
 mod exchange;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -53,9 +56,9 @@ struct StoreArgs {
 struct PreviewArgs {
     /// The store
     store: PathBuf,
-    /// Episodes to draw, from 0
-    #[arg(long, value_name = "EP,EP", value_delimiter = ',', default_value = "0")]
-    episodes: Vec<usize>,
+    /// Episodes to draw, from 0: numbers and ranges such as 0,5,10-19
+    #[arg(long, value_name = "EP,EP-EP", value_delimiter = ',', default_value = "0", value_parser = episodes)]
+    episodes: Vec<Episodes>,
     /// Directory to write to
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
@@ -86,6 +89,31 @@ struct StatsArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// First and last of a range of episodes.
+type Episodes = (usize, usize);
+
+fn episodes(text: &str) -> std::result::Result<Episodes, String> {
+    let number = |part: &str| part.trim().parse::<usize>().map_err(|e| format!("`{part}`: {e}"));
+    match text.split_once('-') {
+        None => number(text).map(|n| (n, n)),
+        Some((first, last)) => match (number(first)?, number(last)?) {
+            (first, last) if first <= last => Ok((first, last)),
+            (first, last) => Err(format!("{first}-{last} is empty; write the smaller number first")),
+        },
+    }
+}
+
+/// The episodes that the ranges name, in their order; beyond the store's end one of each range, for the error that it makes.
+fn listed(ranges: &[Episodes], store: &Store) -> Result<Vec<usize>> {
+    let all = ranges.iter().flat_map(|&(first, last)| first..=last.min(store.len().max(first)));
+    let mut seen = BTreeSet::new();
+    let once = |episode| match seen.insert(episode) {
+        true => Ok(episode),
+        false => bail!("--episodes names episode {episode} twice"),
+    };
+    all.map(once).collect()
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
@@ -132,7 +160,7 @@ fn inspect(args: &StoreArgs) -> Result<()> {
 fn preview(args: &PreviewArgs) -> Result<()> {
     let store = Store::open(&args.store)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    for &episode in &args.episodes {
+    for episode in listed(&args.episodes, &store)? {
         let frames = frames(&store, episode, args.size)?;
         let path = match args.format {
             Picture::Gif => {
@@ -243,12 +271,17 @@ fn stats(args: &StatsArgs) -> Result<()> {
         .collect();
     print(table(["column", "mean", "std", "least", "most"], &rows))?;
     print(format!("contact marks in {:.1} % of {} rows", 100.0 * contact, stats.rows))?;
-    let (name, share, about, offset) = (spec.hard.name, 100.0 * hard, spec.hard.about, args.offset);
-    print(format!("{name} ({about}): {share:.1} % of all stretches of {offset} env steps"))
+    let (name, about, offset) = (spec.hard.name, spec.hard.about, args.offset);
+    print(match hard {
+        Some(share) => {
+            format!("{name} ({about}): {:.1} % of all stretches of {offset} env steps", 100.0 * share)
+        }
+        None => format!("no episode has {offset} env steps; give a smaller --offset"),
+    })
 }
 
-/// Share of all stretches of `offset` env steps whose ends make a pair that is not easily won.
-fn hard_share(store: &Store, offset: usize) -> Result<f64> {
+/// Share of all stretches of `offset` env steps whose ends make a pair that is not easily won; none without a stretch.
+fn hard_share(store: &Store, offset: usize) -> Result<Option<f64>> {
     let (mut hard, mut all) = (0usize, 0usize);
     for view in store.views() {
         let (env, factors) = (view.info().env, &view.info().factors);
@@ -257,5 +290,5 @@ fn hard_share(store: &Store, offset: usize) -> Result<f64> {
             hard += usize::from(env.hard(factors, &view.state(t), &view.state(t + offset))?);
         }
     }
-    Ok(hard as f64 / all.max(1) as f64)
+    Ok((all > 0).then(|| hard as f64 / all as f64))
 }

@@ -41,9 +41,11 @@ fn look_at(store: &Path) {
     let stats = json(&["data", "stats", text(store), "--json"]);
     assert_eq!(stats["mean"].as_array().unwrap().len(), 9);
     assert!(stats["std"].as_array().unwrap().iter().all(|std| std.as_f64().unwrap() > 0.0), "{stats}");
+    let long = worldbench(&["data", "stats", text(store), "--offset", "100000"]);
+    assert!(stdout(&long).contains("no episode has 100000 env steps"), "{}", stdout(&long));
     let out = store.with_extension("preview");
     for format in ["gif", "png"] {
-        let args = ["data", "preview", text(store), "--episodes", "1", "--size", "32", "--format", format];
+        let args = ["data", "preview", text(store), "--episodes", "0-1", "--size", "32", "--format", format];
         let output = worldbench(&[&args[..], &["--out", text(&out)]].concat());
         assert!(output.status.success(), "{}", stderr(&output));
         assert!(out.join(format!("episode-00001.{format}")).is_file());
@@ -72,6 +74,8 @@ fn to_hdf5_and_back(store: &Path) {
     std::fs::remove_file(&file).unwrap();
     let beyond = ["data", "export", text(store), "--out", text(&file), "--episodes", "2-999"];
     assert!(refused(&beyond).contains("has no episode"));
+    let twice = ["data", "export", text(store), "--out", text(&file), "--episodes", "1,0-2"];
+    assert!(refused(&twice).contains("episode 1 twice"));
     let left = std::fs::read_dir(store.parent().unwrap()).unwrap().flatten();
     let left: Vec<_> = left.map(|f| f.file_name().into_string().unwrap()).collect();
     assert!(!left.iter().any(|name| name.contains(".h5")), "{left:?}");

@@ -35,7 +35,7 @@ fn data_of_two_room_are_collected_inspected_exported_and_drawn_from() {
     let report = json(&import);
     assert_eq!(report["frames_checked"], report["frames_identical"]);
     let wrong = refused(&["data", "import", text(&hdf5), "--out", text(&dir.path().join("x.wbs"))]);
-    assert!(wrong.contains("column `state` has shape"), "{wrong}");
+    assert!(wrong.contains("--env two_room"), "{wrong}");
 
     let drawn = [
         "eval",
@@ -101,4 +101,24 @@ fn every_protocol_is_listed_shown_and_holds() {
     }
     let unknown = refused(&["protocol", "show", "strickt"]);
     assert!(unknown.contains("did you mean `strict`"), "{unknown}");
+}
+
+#[test]
+fn a_manifest_of_another_protocol_or_split_is_a_miss() {
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../protocols/manifests/push_t");
+    for (file, protocol, split, expect) in [
+        ("held-out-dev.json", "held-out", "dev", "ok"),
+        ("held-out-dev.json", "held-out", "test", "the split is `dev`, not `test`"),
+        ("held-out-dev.json", "strict", "dev", "those of held-out/dev, not of strict"),
+        ("moderate-test.json", "strict", "test", "those of moderate/test, not of strict"),
+        ("swm-v1.json", "held-out", "dev", "there are 50 pairs, and held-out has 200"),
+    ] {
+        let file = manifests.join(file);
+        let words =
+            ["protocol", "verify", "--manifest", text(&file), "--protocol", protocol, "--split", split];
+        let output = worldbench(&words);
+        let shown = stdout(&output);
+        assert_eq!(output.status.success(), expect == "ok", "{words:?}: {shown}");
+        assert!(shown.contains(expect), "{words:?}: {shown}");
+    }
 }

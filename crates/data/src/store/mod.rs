@@ -35,6 +35,8 @@ pub struct Store {
     env: DomainRef,
     map: Mmap,
     episodes: Vec<(Range<usize>, Layout)>,
+    /// Where the last of them ends in the file.
+    end: usize,
     hash: u64,
 }
 
@@ -45,7 +47,19 @@ impl Store {
     /// When the file cannot be read, is no store, or an episode is incomplete or damaged; the message names
     /// the first bad episode.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref().to_path_buf();
+        Self::read(path.as_ref(), false)
+    }
+
+    /// As [`Store::open`], without the record at the end that a killed writer left incomplete; the file is not touched.
+    ///
+    /// # Errors
+    /// As [`Store::open`] in every other case.
+    pub fn open_unfinished(path: impl AsRef<Path>) -> Result<Self> {
+        Self::read(path.as_ref(), true)
+    }
+
+    fn read(path: &Path, unfinished: bool) -> Result<Self> {
+        let path = path.to_path_buf();
         let map = mmap::map(&path)?;
         let (env, mut at) = match format::read_file_head(&map) {
             Ok(found) => found,
@@ -60,10 +74,14 @@ impl Store {
                     at = payload.end;
                     episodes.push((payload, layout));
                 }
-                Err(reason) => return Err(DataError::Damaged { path, episode: episodes.len(), reason }),
+                Err(Fault::CutOff) if unfinished => break,
+                Err(fault) => {
+                    let (episode, reason) = (episodes.len(), fault.to_string());
+                    return Err(DataError::Damaged { path, episode, reason });
+                }
             }
         }
-        Ok(Self { path, env, map, episodes, hash: hash.finish() })
+        Ok(Self { path, env, map, episodes, end: at, hash: hash.finish() })
     }
 
     /// The file this store was read from.
@@ -271,23 +289,35 @@ impl StoreStats {
     }
 }
 
+/// What is wrong with a record.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// The file ends within it.
+    #[error("is incomplete (the writer was stopped)")]
+    CutOff,
+    /// Its bytes are not those that were written.
+    #[error("{0}")]
+    Damaged(String),
+}
+
 /// The payload's place and layout of the record that starts at `at`, or what is wrong with it.
 fn read_record(
     env: DomainRef,
     bytes: &[u8],
     at: usize,
-) -> std::result::Result<(Range<usize>, Layout), String> {
+) -> std::result::Result<(Range<usize>, Layout), Fault> {
+    let damaged = |reason: &str| Fault::Damaged(reason.into());
     let rest = &bytes[at..];
     if rest.len() < RECORD_HEAD {
-        return Err("is incomplete (the writer was stopped)".into());
+        return Err(Fault::CutOff);
     }
-    let head = RecordHead::decode(rest).ok_or("has a damaged record head")?;
-    let payload = rest[RECORD_HEAD..].get(..head.length).ok_or("is incomplete (the writer was stopped)")?;
+    let head = RecordHead::decode(rest).ok_or_else(|| damaged("has a damaged record head"))?;
+    let payload = rest[RECORD_HEAD..].get(..head.length).ok_or(Fault::CutOff)?;
     if crc32fast::hash(payload) != head.crc {
-        return Err("fails its checksum".into());
+        return Err(damaged("fails its checksum"));
     }
     let start = at + RECORD_HEAD;
-    Ok((start..start + head.length, Layout::read(env, payload)?))
+    Ok((start..start + head.length, Layout::read(env, payload).map_err(Fault::Damaged)?))
 }
 
 /// 64-bit content hash: words are folded in by xor, multiply and rotate, lengths included.

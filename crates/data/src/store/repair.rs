@@ -51,8 +51,9 @@ pub fn repair(path: impl AsRef<Path>) -> Result<RepairReport> {
                 good.push(at..payload.end);
                 at = payload.end;
             }
-            Err(reason) => {
+            Err(fault) => {
                 let next = next_record(&map, at + 1);
+                let reason = fault.to_string();
                 let dropped = Dropped { after_episode: report.kept, offset: at, bytes: next - at, reason };
                 report.dropped.push(dropped);
                 at = next;

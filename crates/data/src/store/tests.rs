@@ -112,7 +112,11 @@ fn a_killed_writer_loses_only_the_episode_in_flight() {
             let message = Store::open(&path).unwrap_err().to_string();
             assert!(message.contains(&format!("episode {complete} is incomplete")), "{message}");
             assert!(message.contains("worldbench data repair"), "{message}");
-            assert!(StoreWriter::resume(&path).is_err());
+            assert_eq!(Store::open_unfinished(&path).unwrap().len(), complete);
+            let unfinished = guard.path().join("unfinished.wbs");
+            fs::copy(&path, &unfinished).unwrap();
+            assert_eq!(StoreWriter::resume(&unfinished).unwrap().1, complete);
+            assert_eq!(Store::open(&unfinished).unwrap().len(), complete);
         }
         let report = repair(&path).unwrap();
         assert_eq!((report.kept, report.dropped.is_empty()), (complete, clean));
@@ -139,6 +143,7 @@ fn a_corrupted_byte_names_its_episode_and_costs_only_it() {
         let hit = ends.iter().filter(|&&end| end <= at).count();
         let message = Store::open(&path).unwrap_err().to_string();
         assert!(message.contains(&format!("episode {hit} ")), "{message}");
+        assert!(StoreWriter::resume(&path).is_err() && Store::open_unfinished(&path).is_err());
         let report = repair(&path).unwrap();
         assert_eq!((report.kept, report.dropped.len()), (all.len() - 1, 1));
         assert_eq!(report.dropped[0].after_episode, hit);

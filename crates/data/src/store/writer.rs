@@ -44,17 +44,18 @@ impl StoreWriter {
         Ok(Self { path, env, file, broken: false })
     }
 
-    /// Opens an existing store to append to it, after verifying it; returns the writer and the number of
-    /// episodes already there.
+    /// Opens an existing store to append to it, after verifying it and cutting off the record that a killed writer
+    /// left incomplete at its end; returns the writer and the number of episodes already there.
     ///
     /// # Errors
-    /// As [`Store::open`], and when the file cannot be written.
+    /// As [`Store::open_unfinished`], and when the file cannot be written.
     pub fn resume(path: impl AsRef<Path>) -> Result<(Self, usize)> {
         let path = path.as_ref().to_path_buf();
-        let store = Store::open(&path)?;
-        let (env, episodes) = (store.env(), store.len());
+        let store = Store::open_unfinished(&path)?;
+        let (env, episodes, end) = (store.env(), store.len(), store.end);
         drop(store);
         let file = OpenOptions::new().append(true).open(&path).map_err(DataError::io("open", &path))?;
+        file.set_len(end as u64).map_err(DataError::io("write", &path))?;
         Ok((Self { path, env, file, broken: false }, episodes))
     }
 

@@ -33,6 +33,25 @@ fn other_settings_do_not_continue_a_collection() {
 }
 
 #[test]
+fn a_refused_store_keeps_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.wbs");
+    let whole = run(&small(), &path, 2);
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    let cut = whole[..whole.len() - 9].to_vec();
+    let other = CollectConfig { seed: 5, ..small() };
+    for (bytes, config, reason) in
+        [(&damaged, small(), "fails its checksum"), (&cut, other, "is not of this collection")]
+    {
+        std::fs::write(&path, bytes).unwrap();
+        let error = collect(&config, &path, |_| ()).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+        assert_eq!(&std::fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[test]
 fn replays_share_their_source_and_play_has_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");

@@ -55,6 +55,27 @@ impl Default for ExpertConfig {
     }
 }
 
+impl ExpertConfig {
+    /// Checks every setting.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let counts = [
+            ("pushes", self.pushes),
+            ("push_steps", self.push_steps),
+            ("variations", self.variations),
+            ("variation_steps", self.variation_steps),
+        ];
+        if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(format!("expert.{key} = 0 must be above 0"));
+        }
+        let tolerances =
+            [("position_tolerance", self.position_tolerance), ("angle_tolerance", self.angle_tolerance)];
+        match tolerances.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
+            Some((key, value)) => Err(format!("expert.{key} = {value} must be a number above 0")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// How one demonstrator moves; drawn once per episode.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Style {

@@ -12,6 +12,7 @@ use worldbench_data::{
 };
 use worldbench_env::{DomainRef, domain as domains, raster::Filter};
 
+use super::{Episodes, episodes, listed};
 use crate::config::domain;
 use crate::output::{bar, make_parent, print, print_json};
 
@@ -57,20 +58,6 @@ pub struct ExportArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-/// First and last of a range of episodes.
-type Episodes = (usize, usize);
-
-fn episodes(text: &str) -> std::result::Result<Episodes, String> {
-    let number = |part: &str| part.trim().parse::<usize>().map_err(|e| format!("`{part}`: {e}"));
-    match text.split_once('-') {
-        None => number(text).map(|n| (n, n)),
-        Some((first, last)) => match (number(first)?, number(last)?) {
-            (first, last) if first <= last => Ok((first, last)),
-            (first, last) => Err(format!("{first}-{last} is empty; write the smaller number first")),
-        },
-    }
 }
 
 /// Has `write` make a new file that appears as `out` only when it is whole.
@@ -162,11 +149,9 @@ fn import_hdf5(args: &ImportArgs) -> Result<()> {
 
 pub fn export(args: &ExportArgs) -> Result<()> {
     let store = Store::open(&args.store)?;
-    let episodes: Vec<usize> = match args.episodes[..] {
+    let episodes = match args.episodes[..] {
         [] => (0..store.len()).collect(),
-        _ => {
-            args.episodes.iter().flat_map(|&(first, last)| first..=last.min(store.len().max(first))).collect()
-        }
+        _ => listed(&args.episodes, &store)?,
     };
     let frames = FrameSpec { resolution: args.size, filter: Filter::Linear };
     let options = hdf5::ExportOptions { frames, episodes };

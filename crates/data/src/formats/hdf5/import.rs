@@ -191,6 +191,13 @@ impl<'a> Columns<'a> {
             "a store holds states and renders its frames, so pixels alone cannot be imported; record {}",
             spec.state.join(", ")
         );
+        let width = table.any("state", Class::Real).map(|column| column.width()).ok();
+        let fits = |other: &DomainRef| *other != env && Some(other.spec().state.len()) == width;
+        if let Some(other) = domain::all().into_iter().find(fits).map(|other| other.spec()) {
+            let (theirs, ours) = (other.state.len(), spec.state.len());
+            let reason = format!("`state` has {theirs} values a row, as in {}, not {ours}", other.title);
+            return Err(table.fault(format!("{reason} as in {}; give --env {}", spec.title, other.name)));
+        }
         let state = table.required("state", spec.state.len(), Class::Real, &why)?;
         let why = "record the action taken in every row, NaN in an episode's last";
         let action = table.required("action", ACTION_DIM, Class::Real, why)?;

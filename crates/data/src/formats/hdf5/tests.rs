@@ -230,6 +230,7 @@ fn what_cannot_be_imported_is_named_with_its_remedy() {
         }
     };
     refuse(&with_state(&[5, 5]), &["column `state` has shape [5, 5], expected 7"]);
+    refuse(&with_state(&[5, 2]), &["2 values a row, as in Two-Room", "--env two_room"]);
     refuse(&with_state(&[4, 7]), &["column `state` has 4 rows", "reach to 5"]);
     refuse(
         &|f| {
