@@ -1,12 +1,12 @@
 //! Configuration from flags: defaults, then `--preset`, then `--config`, then every `--set`, in this order.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Serialize, de::DeserializeOwned};
 use worldbench_core::config::{Layers, nearest};
 use worldbench_env::{DomainRef, Spec, domain, environment};
-use worldbench_plan::SolverConfig;
 
 /// Compiled-in presets of one kind of configuration: (name, TOML).
 pub type Presets = &'static [(&'static str, &'static str)];
@@ -76,39 +76,38 @@ pub struct ConfigArgs {
 
 impl ConfigArgs {
     /// All layers over the defaults of `T`.
-    pub fn layers<T: Serialize + Default>(&self, presets: Presets) -> Result<Layers> {
-        self.layers_over(&T::default(), presets)
-    }
-
-    /// All layers over a planner's defaults; `--set kind=NAME` chooses the planner.
-    pub fn solver_layers(&self) -> Result<Layers> {
-        let mut kinds = self.set.iter().filter_map(|assignment| assignment.strip_prefix("kind="));
-        let base: SolverConfig = match kinds.next_back() {
-            Some(kind) => serde_json::from_value(serde_json::json!({ "kind": kind.trim_matches('"') }))
-                .with_context(|| format!("--set kind={kind}"))?,
-            None => SolverConfig::default(),
-        };
-        self.layers_over(&base, &[])
-    }
-
-    fn layers_over<T: Serialize>(&self, base: &T, presets: Presets) -> Result<Layers> {
-        let mut layers = Layers::new(base)?;
+    pub fn layers<T: Serialize + DeserializeOwned + Default>(&self, presets: Presets) -> Result<Layers> {
+        let mut layers = Layers::new(&T::default())?;
         if let Some(name) = &self.preset {
-            layers = match presets.iter().find(|(known, _)| known == name) {
-                _ if std::path::Path::new(name).is_file() => layers.file(name.as_ref())?,
-                Some((known, text)) => layers.text(&format!("preset {known}"), text)?,
-                None => return Err(unknown("preset", name, presets.iter().map(|(known, _)| *known))),
-            };
+            let (origin, text) = preset_text(presets, name)?;
+            layers = layers.text(&origin, &text)?;
         }
         if let Some(path) = &self.config {
             layers = layers.file(path)?;
         }
-        self.set.iter().try_fold(layers, |layers, assignment| Ok(layers.set(assignment)?))
+        Ok(layers.set_all(&self.set)?)
     }
 
     /// The resolved configuration.
     pub fn resolve<T: Serialize + DeserializeOwned + Default>(&self, presets: Presets) -> Result<T> {
         Ok(self.layers::<T>(presets)?.resolve()?)
+    }
+}
+
+/// What to call the preset, or TOML file, `name` in messages, and its text.
+pub fn preset_text(presets: Presets, name: &str) -> Result<(String, Cow<'static, str>)> {
+    let path = Path::new(name);
+    if path.is_file() {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+        return Ok((name.into(), text.into()));
+    }
+    match presets.iter().find(|(known, _)| *known == name) {
+        Some((known, text)) => Ok((format!("preset {known}"), (*text).into())),
+        None if name.contains('/') || path.extension().is_some_and(|extension| extension == "toml") => {
+            let known: Vec<&str> = presets.iter().map(|(known, _)| *known).collect();
+            bail!("there is no file {name}; give the path of a TOML file or a preset: {}", known.join(", "))
+        }
+        None => Err(unknown("preset", name, presets.iter().map(|(known, _)| *known))),
     }
 }
 
@@ -136,10 +135,53 @@ pub fn environment(name: &str) -> Result<Spec> {
 /// The error for a name that nothing answers to: the nearest known one and all of them.
 pub fn unknown(what: &str, name: &str, known: impl Iterator<Item = &'static str>) -> anyhow::Error {
     let known: Vec<&str> = known.collect();
-    let hint = nearest(name, known.iter().copied());
+    // Half a name means the first that begins with it, which is the smallest.
+    let begins = known.iter().copied().find(|known| !name.is_empty() && known.starts_with(name));
+    let hint = begins.or_else(|| nearest(name, known.iter().copied()));
     let hint = hint.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
     match known.is_empty() {
         true => anyhow!("unknown {what} `{name}`; there is none compiled in, give the path of a TOML file"),
         false => anyhow!("unknown {what} `{name}`; {hint}known are {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use toml::{Table, Value};
+    use worldbench_eval::{CollectConfig, policies::PlannerConfig};
+    use worldbench_train::TrainConfig;
+
+    use super::*;
+    use crate::learned::preset_layers;
+
+    /// Names of the tables in `table`, itself included, each with a dot behind it.
+    fn places(table: &Table, prefix: &str) -> Vec<String> {
+        let inner = table.iter().filter_map(|(name, value)| Some((name, value.as_table()?)));
+        let inner = inner.flat_map(|(name, table)| places(table, &format!("{prefix}{name}.")));
+        std::iter::once(prefix.to_string()).chain(inner).collect()
+    }
+
+    fn knows_its_keys<T: Serialize + DeserializeOwned>(preset: &str, layers: &Layers) {
+        let all = Value::try_from(layers.resolve::<T>().unwrap()).unwrap();
+        for place in places(all.as_table().unwrap(), "") {
+            let typo = format!("{place}zzz=1");
+            let result = layers.clone().set(&typo).and_then(|layers| layers.resolve::<T>().map(|_| ()));
+            let error = result.expect_err(&format!("{preset} takes {typo}")).to_string();
+            assert!(error.contains("zzz"), "{preset}, {typo}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_preset_takes_a_key_that_means_nothing_to_it() {
+        for (name, _) in TRAIN {
+            knows_its_keys::<TrainConfig>(name, &preset_layers::<TrainConfig>(TRAIN, name, &[]).unwrap());
+        }
+        for (name, _) in PLAN {
+            knows_its_keys::<PlannerConfig>(name, &preset_layers::<PlannerConfig>(PLAN, name, &[]).unwrap());
+        }
+        for (name, text) in COLLECT {
+            let layers = Layers::new(&CollectConfig::default()).unwrap().text(name, text).unwrap();
+            knows_its_keys::<CollectConfig>(name, &layers);
+        }
     }
 }

@@ -9,15 +9,15 @@ use worldbench_core::config::Layers;
 use worldbench_data::{Split, Store};
 use worldbench_eval::policies::{FeedForward, FeedForwardConfig, PlannerConfig};
 use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training};
-use worldbench_eval::{Policy, RowResult, System};
+use worldbench_eval::{Policy, System};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
 use worldbench_train::checkpoint::{file_hash, write_atomic, write_half};
 use worldbench_train::goal::GoalEncoder;
 use worldbench_train::import::ENCODER;
-use worldbench_train::{Method, Model, ModelConfig, TrainConfig, Trainer};
+use worldbench_train::{Method, Model, ModelConfig, TrainConfig, Trainer, environment_of};
 
-use crate::config::{PLAN, Presets, TRAIN, unknown};
+use crate::config::{PLAN, Presets, TRAIN, preset_text};
 use crate::output::{bar, command_line, print};
 
 /// Layers of a configuration that has no defaults but its presets: preset (or file), then `sets`.
@@ -26,16 +26,9 @@ pub fn preset_layers<T: serde::Serialize + serde::de::DeserializeOwned>(
     name: &str,
     sets: &[String],
 ) -> Result<Layers> {
-    let (origin, text) = match presets.iter().find(|(known, _)| *known == name) {
-        _ if Path::new(name).is_file() => {
-            let text = std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?;
-            (name.to_string(), text)
-        }
-        Some((known, text)) => (format!("preset {known}"), (*text).to_string()),
-        None => return Err(unknown("preset", name, presets.iter().map(|(known, _)| *known))),
-    };
+    let (origin, text) = preset_text(presets, name)?;
     let base: T = toml::from_str(&text).with_context(|| origin)?;
-    sets.iter().try_fold(Layers::new(&base)?, |layers, set| Ok(layers.set(set)?))
+    Ok(Layers::new(&base)?.set_all(sets)?)
 }
 
 /// A training configuration of `train`.
@@ -52,7 +45,15 @@ pub fn preset_config(presets: Presets, name: &str, sets: &[String]) -> Result<Tr
 
 /// How a model is used for planning.
 pub fn planner_config(name: &str, sets: &[String]) -> Result<PlannerConfig> {
-    Ok(preset_layers::<PlannerConfig>(PLAN, name, sets)?.resolve()?)
+    let config: PlannerConfig = preset_layers::<PlannerConfig>(PLAN, name, sets)?.resolve()?;
+    config.plan.validate()?;
+    config.solver.build()?;
+    Ok(config)
+}
+
+/// How a policy is used.
+pub fn policy_config(sets: &[String]) -> Result<FeedForwardConfig> {
+    Ok(Layers::new(&FeedForwardConfig::default())?.set_all(sets)?.resolve()?)
 }
 
 /// A finished training run.
@@ -63,10 +64,21 @@ pub struct Trained {
     pub parameters: usize,
 }
 
+/// Says when training starts from the weights of another environment, which may be meant.
+fn warn_of_transfer(config: &TrainConfig, ours: &str) {
+    for from in config.beginnings() {
+        // One that is gone is missed only by a run that still has to begin.
+        if let Some(theirs) = environment_of(from).ok().filter(|theirs| theirs != ours) {
+            eprintln!("warning: {} was trained on {theirs}, the data are of {ours}", from.display());
+        }
+    }
+}
+
 /// Trains, or continues, the run in `directory` on the store at `data`.
 pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<Trained> {
     let store = Arc::new(Store::open(data)?);
     let data_hash = store.hash().to_string();
+    warn_of_transfer(config, store.env().spec().name);
     let split = Split::by_source(&store, config.validation, config.seed);
     let encoding = bar(0, "encode frames");
     let mut learner = worldbench_train::learner_with(config, &store, &split, &mut |done, total| {
@@ -179,6 +191,8 @@ pub struct Acting {
     pub policy: Box<dyn Policy>,
     /// Planner of the row, or what tells a policy's row from others of its method.
     pub label: String,
+    /// What else a reader should know of the row.
+    pub variant: String,
     /// Name of the environment that it was trained on.
     pub trained_on: String,
 }
@@ -188,25 +202,67 @@ pub fn load(directory: &Path, how: Use) -> Result<Acting> {
     let loaded = worldbench_train::load_with(directory, how.rollouts)?;
     let hash = file_hash(&directory.join("model.safetensors"))?;
     let (method, note, trained_on) = (loaded.method, loaded.label, loaded.environment);
-    let system = system(method).context("a frozen encoder does not act")?;
-    match loaded.model {
+    let system = system(method).context(NO_ACTOR)?;
+    let variant = variant(&networks(directory)?, how);
+    let (policy, label): (Box<dyn Policy>, String) = match loaded.model {
         Model::World(model) => {
-            let planner = how.planner.unwrap_or(PLANNER);
-            let name = format!("{}-{}", method.name(), file_label(planner, how.rollouts.precision));
-            let policy = planner_config(planner, how.sets)?.build(name, hash, model)?;
-            let label = planner_label(planner, how.rollouts.precision);
-            Ok(Acting { system, policy: Box::new(policy), label, trained_on })
+            let config = planner_config(how.planner.unwrap_or(PLANNER), how.sets)?;
+            let mut planner = config.build(String::new(), hash, model)?;
+            let label = planner_label(planner.solver.name(), how.rollouts.precision);
+            planner.name = format!("{}-{}", method.name(), file_name(&label));
+            (Box::new(planner), label)
         }
         Model::Policy(model) => {
-            if let Some(planner) = how.planner {
-                bail!("--planner {planner}: {} acts without a planner; leave it out", method.name());
-            }
-            let layers = Layers::new(&FeedForwardConfig::default())?;
-            let layers = how.sets.iter().try_fold(layers, |layers, set| layers.set(set))?;
-            let policy = FeedForward::new(method.name().into(), hash, model, layers.resolve()?)?;
-            Ok(Acting { system, policy: Box::new(policy), label: note, trained_on })
+            without_planner(method, how.planner)?;
+            let policy = FeedForward::new(method.name().into(), hash, model, policy_config(how.sets)?)?;
+            (Box::new(policy), note)
         }
+    };
+    Ok(Acting { system, policy, label, variant, trained_on })
+}
+
+/// The networks of the checkpoint in `directory`.
+fn networks(directory: &Path) -> Result<ModelConfig> {
+    let path = directory.join(CHECKPOINT[1]);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut table: toml::Table = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    let architecture = table.remove("architecture");
+    let Some(toml::Value::Table(mut model)) = table.remove("model") else {
+        bail!("{}: there is no table [model]; it is not the config.toml of a checkpoint", path.display());
+    };
+    model.extend(architecture.map(|architecture| ("architecture".to_string(), architecture)));
+    model.try_into().with_context(|| path.display().to_string())
+}
+
+const NO_ACTOR: &str = "a frozen encoder does not act";
+
+fn without_planner(method: Method, planner: Option<&str>) -> Result<()> {
+    planner.map_or(Ok(()), |planner| {
+        bail!("planner {planner}: {} acts without a planner; leave it out", method.name())
+    })
+}
+
+/// Checks whether a model that `config` trains can be used as `how` says.
+pub fn check_use(config: &TrainConfig, how: Use) -> Result<()> {
+    system(config.method).context(NO_ACTOR)?;
+    let architecture = config.model.architecture();
+    if how.rollouts.precision != Precision::F32 && ["compact", "goal-policy"].contains(&architecture) {
+        bail!("a model of architecture {architecture} computes in f32 only; leave the precision out");
     }
+    if let ModelConfig::GoalPolicy(policy) = &config.model {
+        without_planner(config.method, how.planner)?;
+        let (execute, chunk) = (policy_config(how.sets)?.execute, policy.chunk);
+        if !(1..=chunk).contains(&execute) {
+            bail!("execute = {execute}: this policy gives 1 to {chunk} actions at a time");
+        }
+        return Ok(());
+    }
+    let planner = how.planner.unwrap_or(PLANNER);
+    let (given, block) = (planner_config(planner, how.sets)?.plan.action_block, config.model.action_block());
+    if given != block {
+        bail!("planner {planner}: plan.action_block = {given}, but the model is trained on {block}");
+    }
+    Ok(())
 }
 
 /// The row's system for a method; none for pretraining.
@@ -223,25 +279,36 @@ pub fn system(method: Method) -> Option<System> {
     }
 }
 
-/// `MPPI` for the preset `mppi`, the file's stem for a path; `MPPI bf16` where rollouts are not in f32.
-pub fn planner_label(planner: &str, precision: Precision) -> String {
-    let stem = Path::new(planner).file_stem().map_or(planner.into(), |s| s.to_string_lossy());
-    let known = PLAN.iter().any(|(known, _)| *known == planner);
-    let label = if known { stem.to_uppercase() } else { stem.into_owned() };
+/// `MPPI` for the solver `mppi`; `MPPI bf16` where rollouts are not in f32.
+fn planner_label(solver: &str, precision: Precision) -> String {
+    let label = match solver {
+        "icem" => "iCEM".into(),
+        "predictive-sampling" => "predictive sampling".into(),
+        other => other.to_uppercase(),
+    };
     if precision == Precision::F32 { label } else { format!("{label} {}", precision.name()) }
 }
 
-/// The label as part of a file's name.
+/// A label as part of a file's name.
+fn file_name(label: &str) -> String {
+    label.to_lowercase().replace(' ', "-")
+}
+
+/// A planner, preset or file, as part of the name of a row's directory.
 pub fn file_label(planner: &str, precision: Precision) -> String {
-    planner_label(planner, precision).to_lowercase().replace(' ', "-")
+    let stem = Path::new(planner).file_stem().map_or(planner.into(), |s| s.to_string_lossy());
+    match precision {
+        Precision::F32 => file_name(&stem),
+        other => file_name(&format!("{stem} {}", other.name())),
+    }
 }
 
 /// What a reader should know about a learned row: size, frozen encoder, inputs, and planning values that differ from the
 /// planner's preset.
-pub fn describe(config: &TrainConfig, sets: &[String], row: &mut RowResult) {
-    let pixels = config.model.frame().map_or(String::new(), |frame| format!(", {} px", frame.resolution));
-    let inputs = if config.model.proprio() { " + proprioception" } else { "" };
-    let size = match &config.model {
+fn variant(model: &ModelConfig, how: Use) -> String {
+    let pixels = model.frame().map_or(String::new(), |frame| format!(", {} px", frame.resolution));
+    let inputs = if model.proprio() { " + proprioception" } else { "" };
+    let size = match model {
         ModelConfig::DinoWm(model) => format!("{} encoder", model.encoder.name.as_str()),
         ModelConfig::GoalPolicy(model) => match &model.encoder {
             GoalEncoder::Compact(_) => "compact encoder".into(),
@@ -252,6 +319,64 @@ pub fn describe(config: &TrainConfig, sets: &[String], row: &mut RowResult) {
         },
         other => other.architecture().to_string(),
     };
-    let sets = if sets.is_empty() { String::new() } else { format!(", {}", sets.join(" ")) };
-    row.variant = format!("{size}{pixels}{inputs}{sets}");
+    let file = how.planner.map(Path::new).filter(|path| path.is_file()).and_then(Path::file_name);
+    let file = file.map(|name| name.to_string_lossy().into_owned());
+    let values: Vec<String> = file.into_iter().chain(how.sets.iter().cloned()).collect();
+    let values = if values.is_empty() { String::new() } else { format!(", {}", values.join(" ")) };
+    format!("{size}{pixels}{inputs}{values}")
+}
+
+#[cfg(test)]
+mod tests {
+    use worldbench_eval::{ResultDir, RowResult};
+
+    use super::*;
+
+    #[test]
+    fn planners_are_called_by_their_solver() {
+        for (solver, precision, label, name) in [
+            ("cem", Precision::F32, "CEM", "cem"),
+            ("mppi", Precision::Bf16, "MPPI bf16", "mppi-bf16"),
+            ("icem", Precision::F32, "iCEM", "icem"),
+            ("predictive-sampling", Precision::F32, "predictive sampling", "predictive-sampling"),
+        ] {
+            let shown = planner_label(solver, precision);
+            assert_eq!((shown.as_str(), file_name(&shown).as_str()), (label, name));
+            assert_eq!(file_label(solver, precision), name);
+        }
+    }
+
+    /// What `eval` says of a published checkpoint is what the published row says.
+    #[test]
+    fn published_rows_are_labelled_as_published() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let rollouts = RolloutOptions::default();
+        let dino = ["solver.samples=128", "solver.iterations=10", "solver.topk=20"].map(String::from);
+        let gcbc = ["execute=2".to_string()];
+        for (checkpoint, row, planner, sets) in [
+            ("pldm-compact", "pldm-compact-mppi", Some("mppi"), &[][..]),
+            ("lewm-compact", "lewm-compact-cem", Some("cem"), &[]),
+            ("dino-wm-compact", "dino-wm-compact-cem", Some("cem"), &dino),
+            ("gcbc-compact", "gcbc-compact", None, &gcbc),
+            ("gcbc-trained-compact", "gcbc-trained-compact", None, &gcbc),
+            ("iq-learn-bc-compact", "iq-learn-bc-compact", None, &[]),
+        ] {
+            let how = Use { planner, sets, rollouts };
+            let acting = load(&root.join("checkpoints").join(checkpoint), how).unwrap();
+            let published = ResultDir::load(&root.join("benchmarks/push_t/rows").join(row)).unwrap();
+            let (key, _) = published.episodes.unwrap();
+            let here = (acting.system, acting.label, acting.variant, acting.policy.name());
+            let RowResult { system, planner, variant, .. } = published.row;
+            assert_eq!(here, (system, planner, variant, key.policy), "{row}");
+            assert_eq!(
+                (acting.policy.checkpoint(), acting.policy.settings()),
+                (key.checkpoint, key.settings)
+            );
+        }
+        let sets = ["solver.kind=mppi".to_string()];
+        let how = Use { planner: None, sets: &sets, rollouts };
+        let acting = load(&root.join("checkpoints/pldm-compact"), how).unwrap();
+        assert_eq!((acting.label.as_str(), acting.policy.name()), ("MPPI", "pldm-mppi".into()));
+        assert!(acting.variant.ends_with(", solver.kind=mppi"), "{}", acting.variant);
+    }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use clap::ArgGroup;
 use worldbench_env::DomainRef;
 use worldbench_eval::policies::{External, Oracle, external};
 use worldbench_eval::provenance::Training;
@@ -17,9 +18,10 @@ use crate::pairs::PairArgs;
 
 /// Flags that choose what acts.
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("actor").required(true).multiple(true).args(["policy", "checkpoint", "policy_cmd"])))]
 pub struct PolicyArgs {
     /// Policy: random, no-op, replay, weak or oracle; several are separated by commas
-    #[arg(long, value_name = "NAME", value_delimiter = ',', required_unless_present_any = ["checkpoint", "policy_cmd"])]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub policy: Vec<String>,
     /// Command of an agent that speaks the line protocol of docs/agents.md, e.g. 'python3 agent.py'
     #[arg(long, value_name = "COMMAND")]
@@ -101,13 +103,18 @@ const NAMES: [(&str, System); 5] = [
 impl PolicyArgs {
     /// Everything that was asked for, in the order given; an agent is told the environment of `pairs`.
     pub fn load(&self, pairs: &PairArgs) -> Result<Vec<Loaded>> {
+        let twice = |(i, name): &(usize, &String)| self.policy[..*i].contains(name);
+        if let Some((_, name)) = self.policy.iter().enumerate().find(twice) {
+            bail!("--policy names {name} twice; leave one out");
+        }
         let mut all: Vec<Loaded> = self.policy.iter().map(|name| load_policy(name)).collect::<Result<_>>()?;
         if let Some(directory) = &self.checkpoint {
             let rollouts = RolloutOptions { precision: self.precision, memory: self.max_memory };
             let how = Use { planner: self.planner.as_deref(), sets: &self.set, rollouts };
-            let Acting { system, policy, label, trained_on } = learned::load(directory, how)?;
+            let Acting { system, policy, label, variant, trained_on } = learned::load(directory, how)?;
             all.push(Loaded {
                 planner: label,
+                variant,
                 checkpoint: Some(directory.display().to_string()),
                 training: Training::of_checkpoint(directory)?,
                 trained_on: Some(trained_on),

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{check_count, check_positive, check_topk};
+use crate::config::{check_iterations, check_positive, check_samples, check_topk};
 use crate::error::PlanError;
 use crate::search::Search;
 use crate::solver::{Problem, Solution, Solver};
@@ -33,8 +33,8 @@ impl Default for Cem {
 
 impl Cem {
     pub(crate) fn validate(&self) -> Result<(), PlanError> {
-        check_count("samples", self.samples)?;
-        check_count("iterations", self.iterations)?;
+        check_samples(self.samples)?;
+        check_iterations(self.iterations)?;
         check_topk(self.topk, self.samples)?;
         check_positive("var_scale", self.var_scale)
     }

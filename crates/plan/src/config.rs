@@ -94,6 +94,26 @@ pub(crate) fn check_count(key: &'static str, value: usize) -> Result<(), PlanErr
     if value == 0 { Err(PlanError::config(key, "must be at least 1, not 0")) } else { Ok(()) }
 }
 
+/// Candidates of an iteration, and iterations of a plan: far more than any planner gains by, and few enough that a slip of
+/// the finger neither fills the memory nor plans for days.
+const MOST_SAMPLES: usize = 1_000_000;
+const MOST_ITERATIONS: usize = 100_000;
+
+pub(crate) fn check_samples(samples: usize) -> Result<(), PlanError> {
+    check_within("samples", samples, MOST_SAMPLES)
+}
+
+pub(crate) fn check_iterations(iterations: usize) -> Result<(), PlanError> {
+    check_within("iterations", iterations, MOST_ITERATIONS)
+}
+
+pub(crate) fn check_within(key: &'static str, value: usize, most: usize) -> Result<(), PlanError> {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(PlanError::config(key, format!("must lie in 1..={most}, not {value}")))
+}
+
 pub(crate) fn check_positive(key: &'static str, value: f32) -> Result<(), PlanError> {
     if value > 0.0 && value.is_finite() {
         return Ok(());
@@ -112,6 +132,7 @@ pub(crate) fn check_topk(topk: usize, samples: usize) -> Result<(), PlanError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::solver::Shape;
 
     fn parse(text: &str) -> SolverConfig {
         toml::from_str(text).unwrap()
@@ -139,6 +160,8 @@ mod tests {
         for (text, key) in [
             ("kind = \"cem\"\ntopk = 301", "topk"),
             ("kind = \"cem\"\nsamples = 0", "samples"),
+            ("kind = \"mppi\"\nsamples = 100000000000", "samples"),
+            ("kind = \"gradient\"\niterations = 1000000", "iterations"),
             ("kind = \"cem\"\nvar_scale = 0.0", "var_scale"),
             ("kind = \"mppi\"\ntemperature = -1.0", "temperature"),
             ("kind = \"icem\"\nalpha = 1.5", "alpha"),
@@ -151,5 +174,15 @@ mod tests {
         }
         let unknown = toml::from_str::<SolverConfig>("kind = \"cem\"\nsampels = 3").unwrap_err().to_string();
         assert!(unknown.contains("sampels"), "{unknown}");
+    }
+
+    #[test]
+    fn candidates_that_would_fill_the_memory_are_refused() {
+        let solver = parse("kind = \"cem\"\nsamples = 1000000").build().unwrap();
+        let mut cost = |_: Shape, _: &[f32], _: &mut [f32]| panic!("nothing is to be evaluated");
+        let stream = worldbench_core::Stream::new(0, "config", &[]);
+        let shape = Shape { horizon: 1000, dim: 10 };
+        let message = solver.solve(shape, &mut cost, None, &stream).unwrap_err().to_string();
+        assert!(message.contains("`samples` must be at most 26843"), "{message}");
     }
 }

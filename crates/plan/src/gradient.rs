@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{check_count, check_positive};
+use crate::config::{check_iterations, check_positive, check_samples};
 use crate::error::PlanError;
 use crate::search::Search;
 use crate::solver::{Problem, Solution, Solver};
@@ -69,8 +69,8 @@ impl Default for Gradient {
 
 impl Gradient {
     pub(crate) fn validate(&self) -> Result<(), PlanError> {
-        check_count("samples", self.samples)?;
-        check_count("iterations", self.iterations)?;
+        check_samples(self.samples)?;
+        check_iterations(self.iterations)?;
         check_positive("learning_rate", self.learning_rate)?;
         check_positive("grad_clip", self.grad_clip.unwrap_or(1.0))?;
         for (key, value) in [

@@ -8,9 +8,12 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use worldbench_core::Stream;
 
-use crate::config::check_count;
+use crate::config::{check_count, check_within};
 use crate::error::PlanError;
 use crate::solver::{Cost, Shape, Solution, Solver};
+
+/// Blocks of a plan or of a history, and steps of a block: longer than any episode.
+const MOST_BLOCKS: usize = 10_000;
 
 /// How the horizon of the next plan is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,9 +66,9 @@ impl PlanConfig {
     /// # Errors
     /// [`PlanError::Config`] naming the key that is out of range.
     pub fn validate(&self) -> Result<(), PlanError> {
-        check_count("horizon", self.horizon)?;
-        check_count("action_block", self.action_block)?;
-        check_count("history_len", self.history_len)?;
+        check_within("horizon", self.horizon, MOST_BLOCKS)?;
+        check_within("action_block", self.action_block, MOST_BLOCKS)?;
+        check_within("history_len", self.history_len, MOST_BLOCKS)?;
         if (1..=self.horizon).contains(&self.receding_horizon) {
             return Ok(());
         }

@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{TopK, check_count, check_positive};
+use crate::config::{TopK, check_count, check_iterations, check_positive, check_samples};
 use crate::error::PlanError;
 use crate::search::{Search, softmin};
 use crate::solver::{Problem, Solution, Solver};
@@ -57,7 +57,7 @@ impl Default for Mppi {
             iterations: 30,
             topk: TopK::Count(30),
             var_scale: 1.0,
-            temperature: 0.5,
+            temperature: 2.0,
             temperature_unit: TemperatureUnit::EliteSpread,
             update_std: false,
             min_std: 0.05,
@@ -67,8 +67,8 @@ impl Default for Mppi {
 
 impl Mppi {
     pub(crate) fn validate(&self) -> Result<(), PlanError> {
-        check_count("samples", self.samples)?;
-        check_count("iterations", self.iterations)?;
+        check_samples(self.samples)?;
+        check_iterations(self.iterations)?;
         check_count("topk", self.topk.of(self.samples))?;
         check_positive("var_scale", self.var_scale)?;
         check_positive("temperature", self.temperature)?;

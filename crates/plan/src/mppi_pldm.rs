@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{check_count, check_positive};
+use crate::config::{check_count, check_iterations, check_positive, check_samples};
 use crate::error::PlanError;
 use crate::search::{Search, softmin};
 use crate::solver::{NoiseSource, Problem, Solution, Solver};
@@ -55,8 +55,8 @@ impl Default for MppiPldm {
 
 impl MppiPldm {
     pub(crate) fn validate(&self) -> Result<(), PlanError> {
-        check_count("samples", self.samples)?;
-        check_count("iterations", self.iterations)?;
+        check_samples(self.samples)?;
+        check_iterations(self.iterations)?;
         check_positive("noise_sigma", self.noise_sigma)?;
         check_positive("lambda", self.lambda)?;
         check_count("action_dim", self.action_dim.unwrap_or(1))?;

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{check_count, check_positive};
+use crate::config::{check_positive, check_samples};
 use crate::error::PlanError;
 use crate::search::Search;
 use crate::solver::{Problem, Solution, Solver};
@@ -26,7 +26,7 @@ impl Default for PredictiveSampling {
 
 impl PredictiveSampling {
     pub(crate) fn validate(&self) -> Result<(), PlanError> {
-        check_count("samples", self.samples)?;
+        check_samples(self.samples)?;
         check_positive("noise_scale", self.noise_scale)
     }
 }

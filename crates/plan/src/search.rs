@@ -8,6 +8,9 @@ use std::cmp::Ordering;
 use crate::error::PlanError;
 use crate::solver::{Cost, Iteration, IterationStats, NoiseSource, Shape, Solution, copy_padded};
 
+/// Values of all candidates, [S, H, D]: a gigabyte.
+const MOST_VALUES: usize = 1 << 28;
+
 /// State of one solve.
 pub(crate) struct Search {
     pub solver: &'static str,
@@ -34,6 +37,12 @@ impl Search {
         if shape.is_empty() {
             let expected = format!("at least one action block, not {shape:?}");
             return Err(PlanError::Length { what: "plan", got: 0, expected });
+        }
+        let most = MOST_VALUES / shape.len();
+        if samples > most {
+            let problem =
+                format!("must be at most {most} for plans of {} values, not {samples}", shape.len());
+            return Err(PlanError::config("samples", problem));
         }
         let init = init.unwrap_or(&[]);
         if init.len() > shape.len() || !init.len().is_multiple_of(shape.dim) {

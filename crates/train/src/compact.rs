@@ -164,17 +164,19 @@ pub(crate) fn encoder_of(
 }
 
 fn read_config(directory: &Path) -> Result<Saved, TrainError> {
-    let path = directory.join("config.toml");
-    let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-    let saved: Saved = crate::saved(&text).map_err(|e| TrainError::Checkpoint {
-        path: path.clone(),
-        problem: format!("{}; it is not the config.toml of a compact checkpoint", e.message()),
-    })?;
-    if saved.architecture == "compact" {
-        return Ok(saved);
+    let (path, text, table) = crate::read_config(directory)?;
+    let (architecture, method) = (crate::word(&table, "architecture"), crate::word(&table, "method"));
+    if architecture != "compact" {
+        let problem = format!(
+            "a checkpoint of a compact PLDM or LeWM is needed, this one is of method `{method}` and architecture \
+             `{architecture}`; give the directory of another"
+        );
+        return Err(TrainError::Checkpoint { path, problem });
     }
-    let problem = format!("architecture `{}` is not known; known: compact", saved.architecture);
-    Err(TrainError::Checkpoint { path, problem })
+    crate::saved(&text).map_err(|e| TrainError::Checkpoint {
+        path,
+        problem: format!("{}; it is not the config.toml of a compact checkpoint", e.message()),
+    })
 }
 
 /// First rows of the whole action blocks of `episodes`, with their views.

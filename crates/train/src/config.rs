@@ -1,12 +1,13 @@
 //! Training configuration and its presets.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use worldbench_data::{FrameSpec, WindowSpec};
 use worldbench_env::raster::Filter;
-use worldbench_models::compact::{CompactConfig, EncoderConfig};
+use worldbench_models::compact::{self, CompactConfig, EncoderConfig};
 use worldbench_models::mae::MaeConfig;
 
 use worldbench_nn::schedule::Schedule;
@@ -15,6 +16,9 @@ use crate::TrainError;
 use crate::dino_wm::DinoWmTraining;
 use crate::full::FullConfig;
 use crate::goal::{GoalEncoder, GoalTraining};
+
+/// More threads than any machine has cores for.
+const MOST_THREADS: usize = 1024;
 
 /// The method, which decides what keeps the embedding from collapsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,8 +252,18 @@ impl TrainConfig {
         if self.frames == 0 {
             return fail("frames must be at least 1".into());
         }
-        if !(self.learning_rate > 0.0 && self.clip > 0.0 && self.weight_decay >= 0.0) {
-            return fail("learning_rate and clip must be positive, weight_decay at least 0".into());
+        let finite = self.learning_rate.is_finite() && self.weight_decay.is_finite();
+        if !(finite && self.learning_rate > 0.0 && self.clip > 0.0 && self.weight_decay >= 0.0) {
+            return fail(
+                "learning_rate must be positive and finite, clip positive, weight_decay at least 0 and finite".into(),
+            );
+        }
+        if self.threads > MOST_THREADS {
+            return fail(format!("threads = {} must be at most {MOST_THREADS}", self.threads));
+        }
+        if self.checkpoint_interval().is_none() {
+            let given = self.checkpoint_minutes;
+            return fail(format!("checkpoint_minutes = {given} must be at least 0, and at most a million"));
         }
         if self.log_every == 0 || self.validate_every == 0 {
             return fail("log_every and validate_every must be at least 1".into());
@@ -267,6 +281,24 @@ impl TrainConfig {
             ModelConfig::GoalPolicy(model) => model.check(self.method, self.frames),
             ModelConfig::Mae(model) => crate::pretrain::check(model),
         }
+    }
+
+    /// Time between two checkpoints; none when it is no time.
+    pub(crate) fn checkpoint_interval(&self) -> Option<Duration> {
+        (0.0..=1e6)
+            .contains(&self.checkpoint_minutes)
+            .then(|| Duration::from_secs_f64(60.0 * self.checkpoint_minutes))
+    }
+
+    /// Checkpoint directories whose weights training starts from and changes.
+    pub fn beginnings(&self) -> impl Iterator<Item = &Path> {
+        let encoder = match &self.model {
+            ModelConfig::GoalPolicy(GoalTraining { encoder: GoalEncoder::Trained(encoder), .. }) => {
+                encoder.checkpoint.as_deref()
+            }
+            _ => None,
+        };
+        self.init.as_deref().into_iter().chain(encoder)
     }
 
     /// The configuration without what may change between two sittings of one run: where an encoder lies, whose weights are
@@ -301,17 +333,39 @@ pub(crate) fn compact_frame(model: &CompactConfig) -> FrameSpec {
 
 fn check_compact(model: &CompactConfig) -> Result<(), TrainError> {
     check_encoder(&model.encoder, "model.encoder")?;
-    if model.action_block == 0 || model.width < 2 {
-        return Err(TrainError::Config("model.action_block and width must be positive".into()));
+    if model.action_block == 0 || model.width < 2 || model.projections == 0 {
+        let problem = "model.action_block and projections must be at least 1, model.width at least 2";
+        return Err(TrainError::Config(problem.into()));
     }
-    Ok(())
+    let compact::Weights { teacher_forcing, rollout, std, std_t, cov, temporal, sigreg, idm } = model.weights;
+    check_weights([
+        ("model.position_weight", model.position_weight.into()),
+        ("model.weights.teacher_forcing", teacher_forcing.into()),
+        ("model.weights.rollout", rollout.into()),
+        ("model.weights.std", std.into()),
+        ("model.weights.std_t", std_t.into()),
+        ("model.weights.cov", cov.into()),
+        ("model.weights.temporal", temporal.into()),
+        ("model.weights.sigreg", sigreg.into()),
+        ("model.weights.idm", idm.into()),
+    ])
+}
+
+/// Checks weights of losses, each with its key.
+pub(crate) fn check_weights<const N: usize>(weights: [(&str, f64); N]) -> Result<(), TrainError> {
+    match weights.into_iter().find(|(_, weight)| !(weight.is_finite() && *weight >= 0.0)) {
+        None => Ok(()),
+        Some((key, weight)) => {
+            Err(TrainError::Config(format!("{key} = {weight} must be at least 0 and finite")))
+        }
+    }
 }
 
 /// Checks the size of a compact encoder under `key`.
 pub(crate) fn check_encoder(encoder: &EncoderConfig, key: &str) -> Result<(), TrainError> {
     let fail = |message: String| Err(TrainError::Config(format!("{key}.{message}")));
     if encoder.widths.is_empty() || encoder.widths.contains(&0) || encoder.patch == 0 {
-        return fail("widths and patch must be positive".into());
+        return fail("widths and patch must be at least 1".into());
     }
     if !(2..=3).contains(&encoder.kernel) {
         return fail(format!("kernel = {} must be 2 or 3", encoder.kernel));
@@ -340,4 +394,36 @@ pub(crate) fn check_encoder(encoder: &EncoderConfig, key: &str) -> Result<(), Tr
         return fail(format!("latent = {} must be at least 2", encoder.latent));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_would_end_a_run_or_spoil_it_are_refused() {
+        let preset: toml::Table = include_str!("../../../configs/train/pldm-compact.toml").parse().unwrap();
+        for (setting, expect) in [
+            ("checkpoint_minutes = -1.0", "checkpoint_minutes = -1"),
+            ("checkpoint_minutes = nan", "checkpoint_minutes = NaN"),
+            ("checkpoint_minutes = inf", "checkpoint_minutes = inf"),
+            ("checkpoint_minutes = 1e300", "at most a million"),
+            ("threads = 100000", "at most 1024"),
+            ("learning_rate = inf", "positive and finite"),
+            ("model.position_weight = nan", "model.position_weight = NaN"),
+            ("model.weights.std = -3.0", "model.weights.std = -3"),
+            ("model.weights.sigreg = 1e300", "model.weights.sigreg = inf"),
+            ("model.width = 1", "model.width at least 2"),
+        ] {
+            let mut table = preset.clone();
+            let (key, value) = setting.split_once(" = ").unwrap();
+            let (last, tables) =
+                key.rsplit_once('.').map_or((key, vec![]), |(t, k)| (k, t.split('.').collect()));
+            let value: toml::Table = format!("v = {value}").parse().unwrap();
+            let place = tables.iter().fold(&mut table, |table, name| table[*name].as_table_mut().unwrap());
+            place.insert(last.into(), value["v"].clone());
+            let message = table.try_into::<TrainConfig>().unwrap().check().unwrap_err().to_string();
+            assert!(message.contains(expect), "{setting}: {message}");
+        }
+    }
 }

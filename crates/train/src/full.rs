@@ -22,6 +22,7 @@ use worldbench_nn::{Leaves, Params, Pass, Scope};
 use worldbench_plan::ActionNormaliser;
 
 use crate::checkpoint::{self, Tensor, Tensors};
+use crate::config::check_weights;
 use crate::{Group, Learner, Method, Metrics, TrainConfig, TrainError, metrics, named};
 
 /// Keys of the inverse dynamics head begin with this.
@@ -79,7 +80,18 @@ impl FullConfig {
             let (given, most) = (frames, predictor.frames + 1);
             return fail(format!("frames = {given}: model.network.predictor.frames leaves room for {most}"));
         }
-        Ok(())
+        let loss = &self.pldm;
+        check_weights([
+            ("model.sigreg", self.sigreg),
+            ("model.pldm.pred", loss.pred),
+            ("model.pldm.std", loss.std),
+            ("model.pldm.std_t", loss.std_t),
+            ("model.pldm.cov", loss.cov),
+            ("model.pldm.cov_t", loss.cov_t),
+            ("model.pldm.temp_align", loss.temp_align),
+            ("model.pldm.temp_straight", loss.temp_straight),
+            ("model.pldm.idm", loss.idm),
+        ])
     }
 
     fn pldm(&self) -> PldmConfig {

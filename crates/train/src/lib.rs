@@ -70,7 +70,9 @@ pub enum TrainError {
     #[error(transparent)]
     Nn(#[from] worldbench_nn::Error),
     /// The loss is not finite.
-    #[error("step {step}: the loss is not finite; lower `learning_rate` or look at the data")]
+    #[error(
+        "step {step}: the loss is not finite; lower `learning_rate` or the loss's weights under `model`, or look at the data"
+    )]
     Diverged {
         /// Optimiser step.
         step: u64,
@@ -212,6 +214,40 @@ fn saved<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, toml::de::Erro
     table.try_into()
 }
 
+/// Path and text of the `config.toml` in the checkpoint `directory`, and the table that it is.
+fn read_config(directory: &Path) -> Result<(PathBuf, String, toml::Table), TrainError> {
+    let path = directory.join("config.toml");
+    let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+    match text.parse() {
+        Ok(table) => Ok((path, text, table)),
+        Err(e) => {
+            let e: toml::de::Error = e;
+            let problem = format!("{}; it is not the config.toml of a checkpoint", e.message());
+            Err(TrainError::Checkpoint { path, problem })
+        }
+    }
+}
+
+/// The text under `key`; empty where there is none.
+fn word<'a>(table: &'a toml::Table, key: &str) -> &'a str {
+    table.get(key).and_then(toml::Value::as_str).unwrap_or_default()
+}
+
+fn environment(table: &toml::Table) -> String {
+    match word(table, ENVIRONMENT) {
+        "" => domain::all()[0].spec().name.into(),
+        name => name.into(),
+    }
+}
+
+/// Name of the environment that the checkpoint in `directory` was trained on.
+///
+/// # Errors
+/// When there is no checkpoint.
+pub fn environment_of(directory: &Path) -> Result<String, TrainError> {
+    Ok(environment(&read_config(directory)?.2))
+}
+
 /// What a checkpoint holds.
 pub enum Model {
     /// A world model, to be planned with.
@@ -279,16 +315,8 @@ pub fn load(directory: &Path) -> Result<Loaded, TrainError> {
 /// # Errors
 /// As [`load`]; a compact model and a policy have no bf16.
 pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, TrainError> {
-    let path = directory.join("config.toml");
-    let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| TrainError::Checkpoint {
-        path: path.clone(),
-        problem: format!("{}; it is not the config.toml of a checkpoint", e.message()),
-    })?;
-    let architecture =
-        table.get("architecture").and_then(toml::Value::as_str).unwrap_or_default().to_string();
-    let environment = table.get(ENVIRONMENT).and_then(toml::Value::as_str);
-    let environment = environment.unwrap_or(domain::all()[0].spec().name).to_string();
+    let (path, _, table) = read_config(directory)?;
+    let (architecture, environment) = (word(&table, "architecture").to_string(), environment(&table));
     let mut label = String::new();
     let (model, method, report) = match architecture.as_str() {
         "compact" | "goal-policy" if options.precision != Precision::F32 => {

@@ -43,7 +43,7 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Opens a run in `directory`. A run that stands there with the same configuration and data is resumed.
+    /// Opens a run in `directory`, which is made when training begins. A run that stands there with the same configuration and data is resumed.
     ///
     /// # Errors
     /// When the directory holds another run, or its files are damaged.
@@ -55,7 +55,6 @@ impl<'a> Trainer<'a> {
         spec: WindowSpec,
         learner: &mut dyn Learner,
     ) -> Result<Self, TrainError> {
-        fs::create_dir_all(directory).map_err(TrainError::io(directory))?;
         let settings =
             serde_json::to_string(&config.identity()).map_err(|e| TrainError::Config(e.to_string()))?;
         let key = format!("{settings} data {}", store.hash());
@@ -149,9 +148,12 @@ impl<'a> Trainer<'a> {
         learner: &mut dyn Learner,
         progress: &mut dyn FnMut(&Progress) -> bool,
     ) -> Result<(), TrainError> {
-        let log = Log::open(&self.directory, self.state.step)?;
         let mut loader = self.loader(&self.split.train, true, self.state.step * self.config.accumulate)?;
         let held_out = self.validation_batch()?;
+        // Only now: what is refused leaves no directory behind.
+        fs::create_dir_all(&self.directory).map_err(TrainError::io(&self.directory))?;
+        let log = Log::open(&self.directory, self.state.step)?;
+        let pause = self.config.checkpoint_interval().unwrap_or(Duration::MAX);
         let (begun, first, before) = (Instant::now(), self.state.step, self.state.seconds);
         let mut saved = Instant::now();
         while self.state.step < self.config.steps {
@@ -175,10 +177,7 @@ impl<'a> Trainer<'a> {
             let report =
                 Progress { step, total: self.config.steps, samples_per_s: rate, metrics: &metrics, warning };
             let stop = !progress(&report);
-            if last
-                || stop
-                || saved.elapsed() > Duration::from_secs_f64(60.0 * self.config.checkpoint_minutes)
-            {
+            if last || stop || saved.elapsed() > pause {
                 self.save(learner)?;
                 saved = Instant::now();
             }

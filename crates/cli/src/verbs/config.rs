@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
             layers
         }
         What::Solver => {
-            let layers = config.solver_layers()?;
+            let layers = config.layers::<SolverConfig>(&[])?;
             layers.resolve::<SolverConfig>()?.build()?;
             layers
         }

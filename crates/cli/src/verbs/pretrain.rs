@@ -14,7 +14,7 @@ use crate::output::{Outcome, print};
 ///
 /// A small ViT learns by masked autoencoding from frames whose colours, shapes and scales vary; no data set is needed.
 /// The run directory gets the scenes, the logs and `encoder.safetensors`, which `train dino-wm-compact --set
-/// model.encoder=...` takes. The same command given again continues a run that was stopped.
+/// model.encoder.weights=DIR/encoder.safetensors` takes. The same command given again continues a run that was stopped.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -18,8 +18,8 @@ Examples:
   worldbench train lewm-compact --data push_t.wbs --out runs/lewm --set steps=2000 --set model.weights.sigreg=0.2
   worldbench train gcbc-compact --data push_t.wbs --out runs/gcbc --set model.encoder.checkpoint=runs/pldm")]
 pub struct Args {
-    /// Compiled-in preset, METHOD-compact or METHOD-full (methods: pldm, lewm, dino-wm, gcbc, iq-learn, gciql, gcivl), or the
-    /// path of a TOML file
+    /// Compiled-in preset, METHOD-compact or METHOD-full (methods: pldm, lewm, dino-wm, gcbc, iq-learn, gciql, gcivl),
+    /// gcbc-trained-compact, iq-learn-bc-compact, or the path of a TOML file
     #[arg(value_name = "PRESET|PATH")]
     preset: String,
     /// Store to train on (see `collect`)

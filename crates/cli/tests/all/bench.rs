@@ -51,6 +51,18 @@ fn a_policy_is_trained_on_an_encoder_scored_and_looked_at_from_its_checkpoint_al
     let train = ["train", "gciql-compact", "--data", text(&data), "--out", text(&gciql), "--set", &encoder];
     let output = worldbench(&[&train[..], &["--set", "steps=3", "--set", "batch=8"]].concat());
     assert!(output.status.success(), "{}", super::stderr(&output));
+    // What is refused leaves no run directory behind.
+    let none = directory.path().join("none");
+    let policy = format!("model.encoder.checkpoint={}", text(&gciql));
+    for (more, expect) in [
+        (["pldm-compact", "--set", "batch=100000"], "100000"),
+        (["pldm-compact", "--init", "no/such/run"], "no/such/run"),
+        (["gcbc-trained-compact", "--set", &policy], "of method `gciql` and architecture `goal-policy`"),
+    ] {
+        let message =
+            refused(&[&["train"], &more[..], &["--data", text(&data), "--out", text(&none)]].concat());
+        assert!(message.contains(expect) && !none.exists(), "{more:?}: {message}");
+    }
     std::fs::remove_dir_all(out.join("checkpoints/pldm-compact")).unwrap();
     std::fs::remove_file(&data).unwrap();
     let score = |set: &str| {
@@ -74,7 +86,44 @@ fn a_policy_is_trained_on_an_encoder_scored_and_looked_at_from_its_checkpoint_al
 }
 
 #[test]
+fn a_preset_is_checked_before_its_first_cell_starts() {
+    let smoke = include_str!("../../../../configs/bench/smoke.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let (preset, out) = (directory.path().join("wrong.toml"), directory.path().join("out"));
+    let encoder = "encoder = \"pldm-compact\"";
+    for (right, wrong, expect) in [
+        ("episodes = 4", "episodes = 0", "episodes = 0 must be at least 1"),
+        ("\"oracle\"", "\"orcale\"", "did you mean `oracle`"),
+        ("collect = \"smoke\"", "collect = \"smok\"", "did you mean `smoke`"),
+        ("train = \"lewm-compact\"", "train = \"lewm-compat\"", "did you mean `lewm-compact`"),
+        ("steps=5\"", "stpes=5\"", "did you mean `steps`"),
+        ("\"mppi\", \"cem\"", "\"mppi\", \"cme\"", "known are cem"),
+        ("\"mppi\", \"cem\"", "\"nope.toml\"", "there is no file nope.toml"),
+        ("solver.topk=8", "solver.topq=8", "did you mean `solver.topk`"),
+        ("solver.samples=32", "solver.samples=100000000000", "1..=1000000"),
+        ("solver.topk=8", "plan.action_block=4", "trained on 5"),
+        (encoder, "encoder = \"gcbc\"", "no earlier model"),
+        (encoder, "encoder = \"dino-wm-compact\"", "no compact PLDM or LeWM"),
+        (encoder, "", "it has no encoder"),
+        (encoder, "encoder = \"pldm-compact\"\nsolver_set = [\"execute=9\"]", "1 to 5"),
+        (encoder, "encoder = \"pldm-compact\"\nplanners = [\"cem\"]", "without a planner"),
+    ] {
+        assert!(smoke.contains(right), "{right}");
+        std::fs::write(&preset, smoke.replace(right, wrong)).unwrap();
+        let message = refused(&["bench", "--preset", text(&preset), "--out", text(&out)]);
+        assert!(message.contains(expect) && !out.exists(), "{wrong}: {message}");
+    }
+}
+
+#[test]
 fn wrong_names_are_refused() {
+    assert!(
+        refused(&["train", "pldm", "--data", "x.wbs", "--out", "y"]).contains("did you mean `pldm-compact`")
+    );
+    assert!(
+        refused(&["train", "no.toml", "--data", "x.wbs", "--out", "y"]).contains("there is no file no.toml")
+    );
+    assert!(refused(&["bench", "--preset", "no/such"]).contains("there is no file no/such"));
     assert!(refused(&["bench", "--preset", "quik"]).contains("did you mean `quick`"));
     assert!(refused(&["bench", "--preset", "smoke", "--only", "gcbd"]).contains("gcbc-compact"));
     assert!(refused(&["train", "pldm-compat", "--data", "x.wbs", "--out", "y"]).contains("pldm-compact"));

@@ -92,7 +92,7 @@ pub struct TrainedEncoder {
     /// Checkpoint directory of the compact PLDM or LeWM whose encoder it is at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
-    /// Size of a fresh one, where there is no checkpoint.
+    /// Size of a fresh one, where no checkpoint is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<compact::EncoderConfig>,
 }
@@ -213,10 +213,9 @@ impl GoalTraining {
             return fail(format!("model.phases = \"two-phase\": {method} has no phases; use \"joint\""));
         }
         if let GoalEncoder::Trained(encoder) = &self.encoder {
-            if encoder.checkpoint.is_some() == encoder.size.is_some() {
+            if encoder.checkpoint.is_none() && encoder.size.is_none() {
                 return fail(
-                    "model.encoder of kind \"trained\" needs either a checkpoint or a size to begin with"
-                        .into(),
+                    "model.encoder of kind \"trained\" needs a checkpoint or a size to begin with".into(),
                 );
             }
             if let Some(size) = &encoder.size {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use worldbench_data::Store;
 use worldbench_models::compact;
 use worldbench_models::encoders::{self, FrozenEncoder};
 use worldbench_models::policy::{GoalActor, PolicyNets, PolicySpec, ValueSource};
@@ -42,6 +43,23 @@ impl OpenEncoder {
             GoalEncoder::Trained(_) => Err(TrainError::Config("a trained encoder is not frozen".into())),
         }
     }
+}
+
+/// Refuses the frozen encoder in `checkpoint` for a `store` of another environment than its own, whose background it takes
+/// away.
+///
+/// # Errors
+/// Names both.
+pub(super) fn same_environment(checkpoint: &Path, store: &Store) -> Result<(), TrainError> {
+    let (theirs, ours) = (crate::environment_of(checkpoint)?, store.env().spec().name);
+    if theirs == ours {
+        return Ok(());
+    }
+    Err(TrainError::Config(format!(
+        "model.encoder.checkpoint = {} was trained on {theirs}, but {} holds {ours}; give one that was trained on {ours}",
+        checkpoint.display(),
+        store.path().display()
+    )))
 }
 
 /// Loads a checkpoint directory: the policy, its method, what a row is to say of it, and a key report.

@@ -37,7 +37,7 @@ use crate::{Group, Learner, Method, Metrics, TrainConfig, TrainError, metrics, n
 use batch::{Goals, Inputs, Moments};
 pub use config::{CompactSource, GoalEncoder, GoalTraining, Objective, Phases, Reached, TrainedEncoder};
 pub use load::load;
-use load::{ENCODER_KEYS, OpenEncoder};
+use load::{ENCODER_KEYS, OpenEncoder, same_environment};
 use methods::{Bound, Networks, Share};
 use observations::{Observations, Observed};
 use trained::{Pass, Trained};
@@ -112,6 +112,9 @@ impl Eyes {
     ) -> Result<(Self, Option<Own>), TrainError> {
         let GoalEncoder::Trained(source) = &model.encoder else {
             let OpenEncoder { encoder, own } = OpenEncoder::of(&model.encoder)?;
+            if let GoalEncoder::Compact(source) = &model.encoder {
+                same_environment(&source.checkpoint, data.0)?;
+            }
             return Ok((Self::Frozen(encoder), own));
         };
         let run = (config.seed, config.threads);

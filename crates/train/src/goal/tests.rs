@@ -207,6 +207,9 @@ fn wrong_settings_are_named() {
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains(expected), "{to}: {error}");
     }
+    // A checkpoint takes the place of the preset's size.
+    let begun = TRAINED.replace("kind = \"trained\"", "kind = \"trained\"\ncheckpoint = \"run\"");
+    toml::from_str::<TrainConfig>(&begun).unwrap().check().unwrap();
     let config: TrainConfig = toml::from_str(PRESETS[0]).unwrap();
     let split = Split::by_source(&bench.store, 0.4, 0);
     let error = crate::learner(&config, &bench.store, &split).err().unwrap().to_string();
@@ -217,6 +220,30 @@ fn wrong_settings_are_named() {
     assert_eq!(spans.first().map(|s| s.start), Some(0));
     assert!(spans.windows(2).all(|pair| pair[0].end == pair[1].start));
     assert_eq!(spans.last().map(|s| s.end), Some(learner.params().len()));
+}
+
+#[test]
+fn a_frozen_encoder_of_another_environment_is_refused() {
+    let bench = Bench::new();
+    let collect = worldbench_eval::CollectConfig {
+        env: "two_room".into(),
+        sources: 4,
+        replays_per_source: 1,
+        play_share: 0.0,
+        ..Default::default()
+    };
+    let path = bench.path("rooms.wbs");
+    worldbench_eval::collect(&collect, &path, |_| ()).unwrap();
+    let rooms = Arc::new(Store::open(&path).unwrap());
+    let split = Split::by_source(&rooms, 0.4, 0);
+    let mut config = bench.small(PRESETS[0]);
+    let message = crate::learner(&config, &rooms, &split).err().unwrap().to_string();
+    assert!(message.contains("trained on push_t") && message.contains("holds two_room"), "{message}");
+    // One that learns may begin anywhere.
+    let checkpoint = Some(bench.path("world"));
+    policy(&mut config).encoder = GoalEncoder::Trained(TrainedEncoder { checkpoint, size: None });
+    crate::learner(&config, &rooms, &split).unwrap();
+    assert_eq!(config.beginnings().collect::<Vec<_>>(), [bench.path("world")]);
 }
 
 const TRAINED: &str = include_str!("../../../../configs/train/gcbc-trained-compact.toml");

@@ -1,29 +1,31 @@
 //! `worldbench bench`: a list of cells (collect, train, score), each done once and kept.
 
+mod check;
+mod collected;
 mod preset;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::json;
 use worldbench_data::Store;
 use worldbench_env::domain;
 use worldbench_eval::protocol::DEFAULT;
 use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training};
 use worldbench_eval::{
-    CollectConfig, EvalOptions, Evaluation, Manifest, Policy, Protocol, RowResult, collect, evaluate,
-    gif::write_gif, report::write_markdown, rows::terminal_table,
+    EvalOptions, Evaluation, Manifest, Policy, Protocol, RowResult, collect, evaluate, gif::write_gif,
+    report::write_markdown, rows::terminal_table,
 };
 use worldbench_kernels::gemm::Precision;
-use worldbench_models::planning::RolloutOptions;
 use worldbench_train::TrainConfig;
 use worldbench_train::checkpoint::write_atomic;
 
-use crate::config::{COLLECT, ConfigArgs, environment};
-use crate::learned::{self, Acting, CARD, Trained, Use};
+use crate::config::environment;
+use crate::learned::{self, Acting, CARD, Trained};
 use crate::output::{Outcome, bar, command_line, print};
 use crate::policy::load_policy;
 
+use self::collected::Collected;
 use self::preset::{Model, Preset, choose, read_with_included, split};
 
 /// Run a benchmark: collect data, train the baselines, score them beside floor and ceiling
@@ -79,13 +81,20 @@ pub fn run(args: &Args) -> Result<Outcome> {
         Path::new(&args.preset).file_stem().map_or("bench".into(), |s| s.to_string_lossy().into_owned());
     let directory = args.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("bench-{name}")));
     let presets = choose(read_with_included(&args.preset, args.split.as_deref())?, &args.only)?;
-    let mut rows = Vec::new();
-    for preset in presets {
+    let bench = |preset: Preset| {
         let protocol = Protocol::find(DEFAULT, environment(&preset.env)?.name)?;
         let manifest = protocol.manifest(split(&preset.split)?)?;
-        let quiet = rows.len() + preset.references.len();
         let (directory, name) = (directory.clone(), name.clone());
-        let mut bench = Bench { directory, name, preset, protocol, manifest, rows, quiet };
+        let bench = Bench { directory, name, preset, protocol, manifest, rows: Vec::new(), quiet: 0 };
+        bench.check().with_context(|| format!("bench preset {}", args.preset))?;
+        Ok(bench)
+    };
+    // All of them are checked before the first cell starts.
+    let benches = presets.into_iter().map(bench).collect::<Result<Vec<_>>>()?;
+    let mut rows = Vec::new();
+    for mut bench in benches {
+        bench.quiet = rows.len() + bench.preset.references.len();
+        bench.rows = rows;
         bench.run()?;
         rows = bench.rows;
     }
@@ -211,35 +220,30 @@ impl Bench {
     }
 
     fn collect(&self) -> Result<PathBuf> {
-        let path = self.directory.join(self.file("data.wbs"));
-        let preset = ConfigArgs { preset: Some(self.preset.collect.clone()), ..ConfigArgs::default() };
-        let config: CollectConfig = preset.resolve(COLLECT)?;
-        if config.env != self.protocol.environment {
-            let (ours, theirs) = (&self.protocol.environment, &config.env);
-            bail!("bench of {ours}: collect = \"{}\" is a preset of {theirs}", self.preset.collect);
-        }
-        let marker = self.directory.join(self.file("collect.json"));
-        let settings = serde_json::to_string(&config)?;
-        if std::fs::read_to_string(&marker).is_ok_and(|done| done == settings) && path.is_file() {
+        let (path, config) = (self.directory.join(self.file("data.wbs")), self.collect_config()?);
+        let marker = Collected { path: self.directory.join(self.file("collect.json")) };
+        if path.is_file() && marker.names(&config)? {
+            marker.check(&path)?;
             return Ok(path);
         }
         let bar = bar(config.episodes(), "collect");
         collect(&config, &path, |now| bar.set_position(now.episodes as u64))?;
         bar.finish_and_clear();
-        let stats = Store::open(&path)?.stats();
-        write_atomic(&marker, settings.as_bytes())?;
+        let store = Store::open(&path)?;
+        marker.write(&config, &store)?;
+        let stats = store.stats();
         print(format!("collected {} episodes, {} rows", stats.episodes, stats.rows))?;
         Ok(path)
     }
 
+    /// The checkpoint of the model called `name`.
+    fn checkpoint(&self, name: &str) -> PathBuf {
+        self.directory.join("checkpoints").join(self.file(name))
+    }
+
     fn train(&self, model: Model, data: &Path) -> Result<Ready> {
-        let encoder = model.encoder.iter().map(|name| {
-            let encoder = self.directory.join("checkpoints").join(self.file(name));
-            format!("model.encoder.checkpoint={}", encoder.display())
-        });
-        let sets: Vec<String> = model.set.iter().cloned().chain(encoder).collect();
-        let config = learned::train_config(&model.train, &sets)?;
-        let checkpoint = self.directory.join("checkpoints").join(self.file(&model.name()));
+        let config = self.train_config(&model)?;
+        let checkpoint = self.checkpoint(&model.name());
         let run = self.directory.join("train").join(self.file(&model.name()));
         // The trainer itself knows whether the run is complete; a finished one returns at once.
         let trained = learned::train(&config, data, &run)?;
@@ -294,9 +298,7 @@ impl Bench {
     fn learned(&mut self, ready: &Ready, planner: Option<&str>) -> Result<()> {
         let Ready { model, config, checkpoint, .. } = ready;
         let precision = model.precision;
-        let rollouts = RolloutOptions { precision, memory: None };
-        let how = Use { planner, sets: &model.solver_set, rollouts };
-        let Acting { system, policy, label, .. } = learned::load(checkpoint, how)?;
+        let Acting { system, policy, label, variant, .. } = learned::load(checkpoint, model.used(planner))?;
         let name = model.row_name(planner);
         let evaluation = self.evaluate(&name, policy.as_ref())?;
         let shown = self.shown(checkpoint);
@@ -314,7 +316,7 @@ impl Bench {
         row.planner = label;
         row.checkpoint = Some(shown);
         row.train_seed = Some(config.seed);
-        learned::describe(config, &model.solver_set, &mut row);
+        row.variant = variant;
         self.finish(&name, row, &evaluation)
     }
 }

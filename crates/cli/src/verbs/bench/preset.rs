@@ -1,14 +1,13 @@
 //! Benchmark presets: which models are trained and scored, and how.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use worldbench_eval::protocol::Split;
 use worldbench_kernels::gemm::Precision;
+use worldbench_models::planning::RolloutOptions;
 
-use crate::config::{BENCH, unknown};
-use crate::learned;
+use crate::config::{BENCH, preset_text};
+use crate::learned::{self, Use};
 
 /// A benchmark.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -95,6 +94,12 @@ impl Model {
         }
     }
 
+    /// How it is used with `planner`.
+    pub fn used<'a>(&'a self, planner: Option<&'a str>) -> Use<'a> {
+        let rollouts = RolloutOptions { precision: self.precision, memory: None };
+        Use { planner, sets: &self.solver_set, rollouts }
+    }
+
     /// Name of the row with `planner`.
     pub fn row_name(&self, planner: Option<&str>) -> String {
         let planner = planner.map(|planner| learned::file_label(planner, self.precision));
@@ -125,13 +130,7 @@ pub fn split(name: &str) -> Result<Split> {
 }
 
 fn read(name: &str) -> Result<Preset> {
-    let text = match BENCH.iter().find(|(known, _)| *known == name) {
-        _ if Path::new(name).is_file() => {
-            std::fs::read_to_string(name).with_context(|| format!("cannot read {name}"))?
-        }
-        Some((_, text)) => (*text).to_string(),
-        None => return Err(unknown("preset", name, BENCH.iter().map(|(known, _)| *known))),
-    };
+    let (_, text) = preset_text(BENCH, name)?;
     toml::from_str(&text).with_context(|| format!("bench preset {name}"))
 }
 
