@@ -22,14 +22,15 @@ worldbench bench --preset standard --only lewm,push-t  # 155 and 164 of 200
 worldbench eval --policy no-op --split test  # 0 of 200
 worldbench eval --policy oracle --split test  # 200 of 200
 worldbench eval --checkpoint checkpoints/pldm-compact --planner cem --split test  # 155 of 200
-worldbench eval --checkpoint checkpoints/pldm-compact --planner mppi --split test  # 157 of 200
-worldbench bench --preset standard --only pldm,push-t  # 161 and 153 and 151 and 158 of 200
+worldbench eval --checkpoint checkpoints/pldm-compact --planner mppi --split test  # 158 of 200
+worldbench bench --preset standard --only pldm,push-t  # 161 and 160 and 151 and 160 of 200
 worldbench eval --policy random --split test  # 10 of 200
 worldbench eval --policy replay --split test  # 200 of 200
 worldbench eval --policy weak --split test  # 17 of 200
 
 # two_room
 worldbench eval --checkpoint checkpoints/two_room-dino-wm-compact --planner cem --split test --set solver.samples=256 --set solver.iterations=10 --set solver.topk=40  # 162 of 200
+worldbench bench --preset standard --only dino-wm,two-room  # 166 of 200
 worldbench bench --preset standard --only gcbc,two-room  # 197 and 196 of 200
 worldbench eval --checkpoint checkpoints/two_room-gcbc-compact --split test --set execute=2  # 198 of 200
 worldbench bench --preset standard --only gciql,two-room  # 199 and 198 of 200
@@ -44,7 +45,7 @@ worldbench eval --checkpoint checkpoints/two_room-lewm-compact --planner cem --s
 worldbench bench --preset standard --only lewm,two-room  # 190 and 196 of 200
 worldbench eval --env two_room --policy no-op --split test  # 0 of 200
 worldbench eval --env two_room --policy oracle --split test  # 200 of 200
-worldbench eval --checkpoint checkpoints/two_room-pldm-compact --planner mppi --split test --set solver.temperature=2.0  # 196 of 200
+worldbench eval --checkpoint checkpoints/two_room-pldm-compact --planner mppi --split test  # 196 of 200
 worldbench bench --preset standard --only pldm,two-room  # 189 and 188 of 200
 worldbench eval --env two_room --policy random --split test  # 19 of 200
 worldbench eval --env two_room --policy replay --split test  # 200 of 200

@@ -1,7 +1,7 @@
 //! Decides when an episode has succeeded.
 
 use serde::{Deserialize, Serialize};
-use worldbench_env::{EnvError, Simulation};
+use worldbench_env::{EnvError, Simulation, Spec};
 
 /// What a protocol asks of an episode beyond, or instead of, the environment's own test.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,10 +41,27 @@ impl Limits {
         if self.angle.is_some() && self.distance.is_none() {
             return Err("`limits.angle` needs `limits.distance` beside it".into());
         }
+        if !self.agent && self.distance.is_none() {
+            return Err("`limits.agent = false` needs `limits.distance` beside it".into());
+        }
         if [self.distance, self.angle].into_iter().flatten().any(|v| !(v > 0.0 && v.is_finite())) {
             return Err("`limits.distance` and `limits.angle` must be positive".into());
         }
         Ok(())
+    }
+
+    /// Name of the rule that these make of an environment: its own test is called `joint` where something turns, else
+    /// `disc`; with `legal` it is `legal`. A distance makes it `near`, or `pose` where the agent is ignored.
+    #[must_use]
+    pub fn rule(&self, env: &Spec) -> String {
+        let word = match self.distance {
+            Some(_) if self.agent => "near",
+            Some(_) => "pose",
+            None if self.legal => "legal",
+            None if env.angles.is_empty() => "disc",
+            None => "joint",
+        };
+        format!("{}-{word}", env.name.replace('_', "-"))
     }
 
     /// How much nearer than `distance`, the environment's own, an episode must come: 1 where it need not.
@@ -150,6 +167,7 @@ mod tests {
         for (limits, key) in [
             (Limits { hold: 0, ..Limits::default() }, "hold"),
             (Limits { angle: Some(3.0), ..Limits::default() }, "distance"),
+            (Limits { agent: false, ..Limits::default() }, "distance"),
             (Limits { distance: Some(-1.0), ..Limits::default() }, "positive"),
         ] {
             assert!(limits.check().unwrap_err().contains(key));

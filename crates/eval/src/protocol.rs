@@ -108,7 +108,7 @@ pub struct Protocol {
     pub goal_offset: usize,
     /// Most env steps of an episode.
     pub budget: usize,
-    /// Name of the rule that an episode is judged by.
+    /// Name of the rule that an episode is judged by; must be that of `limits` ([`Limits::rule`]).
     pub success: String,
     /// The rule; by default the environment's own test after every step.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -190,7 +190,8 @@ impl Protocol {
     /// Parses and checks protocol text; `origin` names it in errors.
     ///
     /// # Errors
-    /// On unknown keys, wrong values, no rules for `environment`, or neither `manifest` nor `selection`.
+    /// On unknown keys, wrong values, no rules for `environment`, a `success` that is not the rule of the limits, or neither
+    /// `manifest` nor `selection`.
     pub fn parse(origin: &str, text: &str, environment: &str) -> Result<Self, EvalError> {
         let error = |message: String| EvalError::Protocol { name: origin.into(), message };
         let table: toml::Table = text.parse().map_err(|e| error(format!("is not valid: {e}")))?;
@@ -203,7 +204,14 @@ impl Protocol {
             return Err(error("give a [manifest] table, a [selection] table or both".into()));
         }
         protocol.limits.check().map_err(error)?;
-        protocol.env()?;
+        let rule = protocol.limits.rule(protocol.env()?.spec());
+        if protocol.success != rule {
+            return Err(error(format!(
+                "`success = \"{}\"`, but its limits on {environment} make the rule `{rule}`; write that, or change \
+                 `limits`",
+                protocol.success
+            )));
+        }
         Ok(protocol)
     }
 

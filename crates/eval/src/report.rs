@@ -24,10 +24,14 @@ pub(crate) fn budget_note(rows: &[RowResult]) -> String {
     format!("{fixed}{}", if unlimited { exception } else { "" })
 }
 
+/// What stands between these two is written anew with every row; the rest of a page is its author's.
+const BEGIN: &str = "<!-- From here `worldbench report` writes this page. -->";
+const END: &str = "<!-- To here. -->";
+
 /// The page made from `rows`; `notes` go below the summary (machine, data, date of the run ...).
 #[must_use]
 pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
-    let mut out = String::from("# Baseline\n\nOverview & benchmarking of baseline world models\n");
+    let mut out = format!("# Baseline\n\nOverview & benchmarking of baseline world models\n\n{BEGIN}\n");
     for note in notes {
         push(&mut out, format_args!("\n{note}\n"));
     }
@@ -46,15 +50,39 @@ pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
     seed_section(&mut out, rows, &groups);
     reference_section(&mut out, rows);
     commands(&mut out, rows, &groups);
+    push(&mut out, format_args!("\n{END}\n"));
     out
 }
 
-/// Writes the page to `path` in one rename.
+/// Writes the page to `path` in one rename. What an author wrote around the tables of a page that is there already stays.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// When the file cannot be written, or holds a page whose tables cannot be told from the author's text.
 pub fn write_markdown(path: &Path, rows: &[RowResult], notes: &[String]) -> Result<(), EvalError> {
-    crate::runner::write_atomic(path, markdown(rows, notes).as_bytes())
+    let mut page = markdown(rows, notes);
+    // Elsewhere than in the repository there are no pages of the environments to link to.
+    let base = path.parent().unwrap_or(Path::new(""));
+    for env in ALL.iter().filter(|env| !base.join(environment_page(env.name)).exists()) {
+        page = page.replace(&environment_link(env.name), env.title);
+    }
+    if path.exists() {
+        let old = std::fs::read_to_string(path).map_err(EvalError::io(path))?;
+        let (Some((before, rest)), Some((_, tables))) = (old.split_once(BEGIN), page.split_once(BEGIN))
+        else {
+            return Err(unmarked(path));
+        };
+        let Some((_, after)) = rest.split_once(END) else { return Err(unmarked(path)) };
+        let tables = tables.strip_suffix('\n').unwrap_or(tables);
+        page = format!("{before}{BEGIN}{tables}{after}");
+    }
+    crate::runner::write_atomic(path, page.as_bytes())
+}
+
+fn unmarked(path: &Path) -> EvalError {
+    let message = format!(
+        "exists and has no lines `{BEGIN}` and `{END}`, between which the tables go; move it away or name another file"
+    );
+    EvalError::Results { dir: path.display().to_string(), message }
 }
 
 /// Appends formatted text; writing to a string cannot fail.
@@ -69,6 +97,8 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], groups:
         format_args!("\n{level}# Training objective\n\n$${}$$\n\n{}\n", section.formula, section.symbols),
     );
     push(out, format_args!("\n{level}# Benchmark\n\n{}\n\n", budget_note(rows)));
+    // Hard pairs and success mean something else under another protocol.
+    let mixed = rows.iter().any(|row| row.protocol != rows[0].protocol);
     let own: Vec<&SeedGroup> =
         groups.iter().filter(|group| rows[group.rows[0]].system == section.system).collect();
     if own.is_empty() {
@@ -90,15 +120,15 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], groups:
             None if row.train_seed.is_some() => "not kept".into(),
             None => "none".into(),
         };
+        let protocol = if mixed { row.protocol.clone() } else { String::new() };
+        let details = [tail(row), protocol].into_iter().filter(|text| !text.is_empty());
+        let details: String = details.map(|text| format!(", {text}")).collect();
         push(
             out,
             format_args!(
                 "| {}{} | {} | {} | {} | {} | {checkpoint} |\n",
                 environment_link(&row.environment),
-                cell(&match tail(row) {
-                    text if text.is_empty() => text,
-                    text => format!(", {text}"),
-                }),
+                cell(&details),
                 row.score.all.text(),
                 row.score.block_moved.text(),
                 group.trainings_text(),
@@ -110,7 +140,11 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], groups:
 
 /// Link to the environment's page: dynamics, success rule, factors.
 fn environment_link(environment: &str) -> String {
-    format!("[{}](docs/envs/{environment}.md)", cell(environment_title(environment)))
+    format!("[{}]({})", cell(environment_title(environment)), environment_page(environment))
+}
+
+fn environment_page(environment: &str) -> String {
+    format!("docs/envs/{environment}.md")
 }
 
 /// The environment's name in tables.
@@ -348,6 +382,30 @@ mod tests {
         }
         let page = markdown(&[pldm, row(System::Oracle, 198), row(System::Random, 4)], &[]);
         assert!(page.contains("| 2.0 % / 99.0 % |"), "{page}");
+        let strict = RowResult { protocol: "strict".into(), ..row(System::Pldm, 10) };
+        let page = markdown(&[row(System::Pldm, 20), strict], &[]);
+        assert!(page.contains("), held-out | 10.0 %") && page.contains("), strict | 5.0 %"), "{page}");
+    }
+
+    #[test]
+    fn a_page_keeps_its_authors_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("page.md");
+        write_markdown(&path, &[row(System::Random, 4)], &[]).unwrap();
+        let page = std::fs::read_to_string(&path).unwrap();
+        assert!(!page.contains("docs/envs") && page.contains("| Push-T |"), "{page}");
+        let (before, after) = ("Before.\n\n", "\n## What I think\n");
+        std::fs::write(&path, format!("{before}{page}{after}")).unwrap();
+        write_markdown(&path, &[row(System::Random, 9)], &[]).unwrap();
+        let again = std::fs::read_to_string(&path).unwrap();
+        assert!(again.starts_with(before) && again.ends_with(after), "{again}");
+        assert_eq!((again.matches(BEGIN).count(), again.matches("4.5 %").count() > 0), (1, true));
+        assert_eq!(again.len(), page.len() + before.len() + after.len());
+
+        std::fs::write(&path, "My own page.\n").unwrap();
+        let error = write_markdown(&path, &[], &[]).unwrap_err().to_string();
+        assert!(error.contains("page.md") && error.contains(BEGIN), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "My own page.\n");
     }
 
     #[test]
@@ -359,7 +417,7 @@ mod tests {
         };
         let page = markdown(&[seed(2, "bench"), seed(0, "eval"), seed(1, "bench")], &[]);
         let (_, commands) = page.split_once("## Commands\n\n").unwrap();
-        let lines: Vec<&str> = commands.lines().collect();
+        let lines: Vec<&str> = commands.lines().take_while(|line| !line.is_empty()).collect();
         assert_eq!(lines.len(), 2, "{commands}");
         assert!(lines[0].ends_with("(training seed 0; evaluation seed 0): `eval`"), "{commands}");
         assert!(lines[1].ends_with("(training seeds 1, 2; evaluation seed 0): `bench`"), "{commands}");

@@ -79,6 +79,19 @@ impl ResultDir {
         Ok(Self { path: path.into(), row, episodes, provenance, training, log })
     }
 
+    /// Whether the other is this very result, though perhaps in another directory: the same episodes, measured times apart.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        let same = |(a, b): (&EpisodeOutcome, &EpisodeOutcome)| {
+            (a.index, a.success, &a.actions) == (b.index, b.success, &b.actions)
+        };
+        let episodes = self.episodes.as_ref().zip(other.episodes.as_ref());
+        let equal = episodes.is_some_and(|((key, mine), (other_key, theirs))| {
+            key == other_key && mine.len() == theirs.len() && mine.iter().zip(theirs).all(same)
+        });
+        self.path == other.path || equal && self.row.label() == other.row.label()
+    }
+
     /// All result directories in and below `root`, in the order of their paths.
     ///
     /// # Errors
@@ -139,6 +152,17 @@ fn homes(result: &Path, checkpoint: &str) -> Vec<PathBuf> {
     homes
 }
 
+/// A result, finished or not, in or below `root`.
+pub(crate) fn result_below(root: &Path) -> Option<PathBuf> {
+    let mut found = None;
+    walk(root, DEPTH, &mut |dir| {
+        if found.is_none() && [SUMMARY_FILE, EPISODES_FILE].iter().any(|file| dir.join(file).is_file()) {
+            found = Some(dir.to_path_buf());
+        }
+    });
+    found
+}
+
 /// Shows `visit` every directory in and below `dir`, sorted.
 pub(crate) fn walk(dir: &Path, depth: usize, visit: &mut dyn FnMut(&Path)) {
     visit(dir);
@@ -168,6 +192,18 @@ mod tests {
         assert!(pldm.training.as_ref().unwrap().parameters > 1_000_000);
         assert_eq!(pldm.row.train_seed, Some(0));
         assert!(pldm.log.as_ref().unwrap().ends_with("pldm-compact"));
+    }
+
+    #[test]
+    fn a_copy_is_the_same_result_and_another_seed_is_not() {
+        let rows = committed().join("rows");
+        let load = |name: &str| ResultDir::load(&rows.join(name)).unwrap();
+        let (first, other) = (load("gcbc-compact"), load("gcbc-compact-seed1"));
+        let mut copy = ResultDir { path: "copy".into(), ..first.clone() };
+        copy.episodes.as_mut().unwrap().1[0].plan_seconds += 1.0;
+        assert!(first.same_as(&copy) && !first.same_as(&other));
+        copy.episodes.as_mut().unwrap().1[0].success ^= true;
+        assert!(!first.same_as(&copy));
     }
 
     #[test]

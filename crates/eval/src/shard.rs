@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::results::{ResultDir, SUMMARY_FILE, read_json};
+use crate::results::{ResultDir, SUMMARY_FILE, read_json, result_below};
 use crate::runner::{EPISODES_FILE, RunKey, difference, read_episodes, write_atomic, write_episodes};
 use crate::{EpisodeOutcome, EvalError, RowResult, Score};
 
@@ -168,10 +168,33 @@ fn refuse(dir: &Path, message: &str) -> EvalError {
     EvalError::Part { dir: dir.display().to_string(), message: message.into() }
 }
 
+/// Refuses an `out` that holds anything but this very result, which may be written again.
+fn check_out(out: &Path, key: &RunKey, outcomes: &[EpisodeOutcome]) -> Result<(), EvalError> {
+    let holds = |what: &str| Err(refuse(out, &format!("holds {what}; give another --out")));
+    if out.join(PART_FILE).is_file() {
+        return holds("a part");
+    }
+    let path = out.join(EPISODES_FILE);
+    if path.is_file() {
+        let (there, kept) = read_episodes(&path)?;
+        if let Some((field, there, here)) = difference(&there, key) {
+            return holds(&format!("another evaluation ({field}: there `{there}`, here `{here}`)"));
+        }
+        if kept != outcomes {
+            return holds("other episodes of this evaluation than the parts");
+        }
+        return Ok(());
+    }
+    match result_below(out) {
+        Some(result) => holds(&format!("another result, in {}", result.display())),
+        None => Ok(()),
+    }
+}
+
 /// Joins the parts in `dirs` into the result directory `out` and returns it.
 ///
 /// # Errors
-/// Names the part that is missing, unfinished, there twice, or of another evaluation.
+/// Names the part that is missing, unfinished, there twice, or of another evaluation, and what else `out` holds.
 pub fn merge(dirs: &[PathBuf], out: &Path) -> Result<ResultDir, EvalError> {
     let parts: Vec<Read> = dirs.iter().map(|dir| Read::load(dir)).collect::<Result<_, _>>()?;
     let Some(first) = parts.first() else {
@@ -202,19 +225,21 @@ pub fn merge(dirs: &[PathBuf], out: &Path) -> Result<ResultDir, EvalError> {
         parts.iter().flat_map(|part| part.outcomes.iter().cloned()).collect();
     outcomes.sort_by_key(|outcome| outcome.index);
     let row = RowResult { score: Score::of(&outcomes), ..first.part.row.clone() };
+    check_out(out, &first.key, &outcomes)?;
     write_episodes(out, &first.key, &outcomes)?;
     row.save(&out.join(SUMMARY_FILE))?;
     ResultDir::load(out)
 }
 
 /// Directories of parts in and below each root, grouped by their path below it: `DIR/random` of every root belongs
-/// together when an evaluation of several policies was split.
+/// together when an evaluation of several policies was split. A directory above the roots stands for them.
 ///
 /// # Errors
 /// When a root holds no part (unfinished ones count), or roots hold different ones.
 pub fn find_parts(roots: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<PathBuf>)>, EvalError> {
     let mut groups: Vec<(PathBuf, Vec<PathBuf>)> = Vec::new();
-    for root in roots {
+    for root in roots.iter().flat_map(|root| opened(root)) {
+        let root = root.as_path();
         let mut below = Vec::new();
         collect(root, Path::new(""), 3, &mut below);
         if below.is_empty() {
@@ -229,6 +254,22 @@ pub fn find_parts(roots: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<PathBuf>)>, Eva
         }
     }
     Ok(groups)
+}
+
+/// The directories in `root` if they hold different parts, else `root`: all that was run as one part is the same part.
+fn opened(root: &Path) -> Vec<PathBuf> {
+    let mut below = Vec::new();
+    collect(root, Path::new(""), 3, &mut below);
+    let shard = |name: &PathBuf| read_json::<Part>(&root.join(name).join(PART_FILE)).ok().map(|p| p.shard);
+    let mut shards = below.iter().map(shard);
+    let first = shards.next();
+    if shards.all(|shard| Some(shard) == first) {
+        return vec![root.into()];
+    }
+    let mut roots: Vec<PathBuf> =
+        below.iter().filter_map(|name| name.iter().next()).map(|d| root.join(d)).collect();
+    roots.dedup();
+    roots
 }
 
 fn collect(dir: &Path, name: &Path, depth: usize, found: &mut Vec<PathBuf>) {
@@ -289,6 +330,34 @@ mod tests {
             let read = |dir: &Path| std::fs::read_to_string(dir.join(file)).unwrap();
             assert_eq!(read(&out), read(&whole), "{file}");
         }
+        // The directory above the parts stands for them.
+        let above = root.join("parts");
+        std::fs::create_dir(&above).unwrap();
+        let moved = ["1-3", "2-3", "3-3"].map(|name| above.join(name));
+        moved.iter().for_each(|to| std::fs::rename(root.join(to.file_name().unwrap()), to).unwrap());
+        assert_eq!(find_parts(&[above]).unwrap(), [(PathBuf::new(), moved.to_vec())]);
+    }
+
+    #[test]
+    fn a_joined_result_overwrites_nothing_but_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let parts = ["1/2", "2/2"].map(|s| part(root, &s.replace('/', "-"), s, 0, 1));
+        let other = part(root, "other", "", 1, 1);
+        let fails = |out: &Path| merge(&parts, out).unwrap_err().to_string();
+        let out = root.join("out");
+        for _ in 0..2 {
+            merge(&parts, &out).unwrap();
+        }
+        assert!(fails(&parts[1]).contains("2-2 holds a part"), "{}", fails(&parts[1]));
+        assert!(fails(&other).contains("seed: there `1`, here `0`"), "{}", fails(&other));
+        assert!(fails(root).contains("another result, in"), "{}", fails(root));
+        let text = std::fs::read_to_string(out.join(EPISODES_FILE)).unwrap();
+        let last = text.lines().last().unwrap().replace("\"index\":6", "\"index\":7");
+        let more = format!("{text}{last}\n");
+        std::fs::write(out.join(EPISODES_FILE), &more).unwrap();
+        assert!(fails(&out).contains("other episodes"), "{}", fails(&out));
+        assert_eq!(std::fs::read_to_string(out.join(EPISODES_FILE)).unwrap(), more);
     }
 
     #[test]

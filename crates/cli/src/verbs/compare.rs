@@ -31,7 +31,17 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    let comparison = compare(&side(&args.a)?, &side(&args.b)?)?;
+    let (mut a, mut b) = (side(&args.a)?, side(&args.b)?);
+    if a.label == b.label {
+        // Two results of one policy, say of two trainings, are told apart by where they lie.
+        for (side, dir) in [(&mut a, &args.a), (&mut b, &args.b)] {
+            side.label = format!("{} in {}", side.label, dir.display());
+        }
+    }
+    let mut comparison = compare(&a, &b)?;
+    if std::fs::canonicalize(&args.a)? == std::fs::canonicalize(&args.b)? {
+        comparison.warnings.insert(0, "A and B are one directory: this compares a result with itself".into());
+    }
     match args.json {
         true => print_json(&comparison)?,
         false => print(text(&comparison))?,

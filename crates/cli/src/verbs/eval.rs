@@ -72,9 +72,14 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Outcome> {
     let policies = args.policy.load(&args.pairs)?;
     let (protocol, manifest) = args.pairs.resolve(trained_on(&policies))?;
-    let total = args.episodes.unwrap_or(usize::MAX).min(manifest.pairs.len());
+    let pairs = manifest.pairs.len();
+    let total = args.episodes.unwrap_or(pairs);
     if total == 0 {
         bail!("--episodes 0 leaves nothing to run; give at least 1");
+    }
+    if total > pairs {
+        let (name, split) = (&protocol.name, &manifest.split);
+        bail!("--episodes {total}: {name}/{split} has {pairs} pairs; give at most {pairs}, or leave it out");
     }
     if let Some(episode) = args.gif.iter().find(|&&episode| episode >= total || !args.holds(episode)) {
         let part = args.shard.map_or(String::new(), |shard| format!(" in part {shard}"));

@@ -12,15 +12,15 @@ use crate::output::{Outcome, command_line, print, print_json};
 /// Join the parts of an evaluation (`eval --shard i/N`) into exactly the result of the unsharded run
 ///
 /// Episodes and scores are equal bit for bit; measured times are those of the parts. A part that is missing, unfinished,
-/// given twice, or of another evaluation is refused by name.
+/// given twice, or of another evaluation is refused by name, and so is an --out that holds anything else.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   for i in 1 2 3 4; do worldbench eval --policy random --shard $i/4 --out parts/$i; done
-  worldbench merge parts/* --out results/random
+  worldbench merge parts --out results/random
   sbatch --array=1-8 --wrap 'worldbench eval --policy oracle --shard $SLURM_ARRAY_TASK_ID/8 --out parts/$SLURM_ARRAY_TASK_ID'")]
 pub struct Args {
-    /// Directories of the parts; where several policies or seeds were run, the directories above
+    /// Directories of the parts, or the one above them; where several policies or seeds were run, the directories above
     #[arg(value_name = "PART", required = true)]
     parts: Vec<PathBuf>,
     /// Where the joined result goes

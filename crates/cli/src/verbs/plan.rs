@@ -41,6 +41,12 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
+    if args.out.extension().is_none_or(|ending| ending != "gif") {
+        bail!("--out {}: a GIF is written; let the name end in .gif", args.out.display());
+    }
+    if let Some(path) = args.imagine.as_ref().filter(|path| path.extension().is_none_or(|e| e != "png")) {
+        bail!("--imagine {}: a PNG is written; let the name end in .png", path.display());
+    }
     let policies = args.policy.load(&args.pairs)?;
     let [loaded] = policies.as_slice() else { bail!("`plan` runs one policy; give one name to --policy") };
     let (protocol, manifest) = args.pairs.resolve(trained_on(&policies))?;

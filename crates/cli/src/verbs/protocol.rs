@@ -74,7 +74,7 @@ struct MakeArgs {
 struct VerifyArgs {
     #[command(flatten)]
     pairs: PairArgs,
-    /// A manifest file, in place of the protocol's own
+    /// A manifest file, in place of the protocol's own; that it is one of this protocol and --split is checked
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     manifest: Option<PathBuf>,
     /// Also make the pairs again and compare them to the bit
@@ -223,12 +223,38 @@ fn make(args: &MakeArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// In what a file's pairs are not those of `split` of `protocol`.
+fn mismatches(protocol: &Protocol, manifest: &Manifest, split: Split) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let (name, pairs, split) = (&protocol.name, manifest.pairs.len(), split_name(split));
+    // A manifest that the protocol names may still have to be made.
+    let own = protocol.manifests().unwrap_or_default();
+    if own.iter().all(|own| own.pairs != manifest.pairs) {
+        for other in Protocol::names().filter(|other| other != name) {
+            let Ok(other) = Protocol::find(other, &protocol.environment) else { continue };
+            if let Some(same) = other.manifests()?.iter().find(|same| same.pairs == manifest.pairs) {
+                found.push(format!("the pairs are those of {}/{}, not of {name}", other.name, same.split));
+            }
+        }
+        let wanted = protocol.selection.map_or(protocol.pairs, |rule| rule.episodes);
+        if pairs != wanted {
+            found.push(format!("there are {pairs} pairs, and {name} has {wanted}"));
+        }
+    }
+    if protocol.selection.is_none() && manifest.split != split {
+        found.push(format!("the split is `{}`, not `{split}`; see --split", manifest.split));
+    }
+    Ok(found)
+}
+
 fn verify(args: &VerifyArgs) -> Result<Outcome> {
+    let mut wrong = Vec::new();
     let (protocol, manifest) = match &args.manifest {
         Some(path) => {
             let env = args.pairs.environment(None)?.spec().name;
             let (protocol, manifest) = (Protocol::find(&args.pairs.protocol, env)?, Manifest::load(path)?);
             protocol.check(&manifest)?;
+            wrong = mismatches(&protocol, &manifest, args.pairs.split)?;
             (protocol, manifest)
         }
         None => args.pairs.resolve(None)?,
@@ -246,11 +272,13 @@ fn verify(args: &VerifyArgs) -> Result<Outcome> {
     let (hash, hard) = (protocol.hash(&manifest)?, protocol.env()?.spec().hard);
     let replay = evaluate(&protocol, &manifest, &Baseline::Replay, &EvalOptions::default())?.score.all;
     let (share, solved) = (manifest.hard_share(), manifest.solved_at_start());
-    let ok = replay.rate >= REPLAY_SHARE && share >= hard.least_share && remade != Some(false);
+    let ok =
+        replay.rate >= REPLAY_SHARE && share >= hard.least_share && remade != Some(false) && wrong.is_empty();
     if args.json {
         print_json(&json!({
             "protocol": protocol.name, "split": manifest.split, "hash": hash, "pairs": manifest.pairs.len(),
-            "replay": replay, "hard": share, "solved_at_start": solved, "remade_equal": remade, "ok": ok,
+            "replay": replay, "hard": share, "solved_at_start": solved, "remade_equal": remade,
+            "mismatches": wrong, "ok": ok,
         }))?;
     } else {
         print(format!("{}/{}, hash {hash}", protocol.name, manifest.split))?;
@@ -260,6 +288,9 @@ fn verify(args: &VerifyArgs) -> Result<Outcome> {
         print(format!("solved at the start: {solved} of {}", manifest.pairs.len()))?;
         if let Some(equal) = remade {
             print(if equal { "made again: equal to the bit" } else { "made again: DIFFERENT" })?;
+        }
+        if let Some(path) = &args.manifest {
+            wrong.iter().try_for_each(|wrong| print(format!("{}: {wrong}", path.display())))?;
         }
         print(if ok { "ok" } else { "MISS" })?;
     }

@@ -36,8 +36,14 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let mut results: Vec<ResultDir> = Vec::new();
     for run in &args.runs {
         for found in ResultDir::find(run)? {
-            if results.iter().all(|known| known.path != found.path) {
-                results.push(found);
+            match results.iter().find(|known| known.same_as(&found)) {
+                Some(known) if known.path == found.path => {}
+                Some(known) => print(format!(
+                    "{} holds the same episodes as {}; shown once",
+                    found.path.display(),
+                    known.path.display()
+                ))?,
+                None => results.push(found),
             }
         }
     }

@@ -56,6 +56,22 @@ fn the_published_checkpoints_repeat_the_published_episodes() {
     }
 }
 
+#[test]
+fn the_published_page_has_the_tables_of_the_published_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("BENCHMARKS.md");
+    let committed = root().join("BENCHMARKS.md");
+    fs::copy(&committed, &page).unwrap();
+    fs::create_dir_all(dir.path().join("docs/envs")).unwrap();
+    for environment in ["push_t", "two_room"] {
+        fs::write(dir.path().join(format!("docs/envs/{environment}.md")), "").unwrap();
+    }
+    let output = worldbench(&["report", text(&root().join("benchmarks")), "-o", text(&page)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let (written, committed) = (fs::read_to_string(&page).unwrap(), fs::read_to_string(&committed).unwrap());
+    assert!(written == committed, "run `worldbench report benchmarks -o BENCHMARKS.md`");
+}
+
 /// Success and steps of every episode, by number of the pair.
 fn outcomes(result: &Path) -> Vec<(u64, bool, u64)> {
     let journal = fs::read_to_string(result.join("episodes.jsonl")).unwrap();

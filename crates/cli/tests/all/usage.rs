@@ -71,6 +71,10 @@ fn typos_name_the_nearest_known() {
 fn bad_input_is_refused_with_a_remedy() {
     for (args, expect) in [
         (&["eval", "--policy", "random", "--episodes", "0"][..], "at least 1"),
+        (&["eval", "--policy", "random", "--episodes", "201"], "has 200 pairs; give at most 200"),
+        (&["eval", "--policy", "random,random"], "names random twice"),
+        (&["eval"], "--policy <NAME>|--checkpoint <DIR>|--policy-cmd <COMMAND>"),
+        (&["plan"], "--checkpoint <DIR>"),
         (&["eval", "--policy", "random", "--episodes", "3", "--gif", "3"], "numbered from 0"),
         (&["eval", "--policy", "random", "--shard", "3/2", "--out", "target/x"], "i/N"),
         (
@@ -87,6 +91,7 @@ fn bad_input_is_refused_with_a_remedy() {
         (&["collect", "--out", "x.wbs", "--env", "push-tee"], "did you mean `push_t`"),
         (&["plan", "--policy", "random,oracle"], "one policy"),
         (&["plan", "--policy", "random", "--episode", "1000"], "0 to 199"),
+        (&["plan", "--policy", "random", "--out", "e.png"], "in .gif"),
         (&["data", "inspect", "no/such/file.wbs"], "no/such/file.wbs"),
         (&["data", "inspect", "Cargo.toml"], "Cargo.toml"),
         (&["data", "import", "no/such/dir", "--out", "target/x.wbs"], "no/such/dir"),
@@ -115,6 +120,10 @@ fn configurations_are_layered() {
         output.status.success() && shown.contains("seed = 3") && shown.contains("sources = 8"),
         "{shown}"
     );
+    // Another kind brings its own defaults, whatever was set before it.
+    let output = worldbench(&["config", "show", "solver", "--set", "samples=8", "--set", "kind=mppi"]);
+    let shown = stdout(&output);
+    assert!(shown.contains("samples = 8") && shown.contains("temperature"), "{shown}{}", stderr(&output));
 }
 
 #[test]

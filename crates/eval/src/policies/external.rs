@@ -24,6 +24,8 @@ use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};
 pub const PROTOCOL: u64 = 1;
 /// How long an answer may take unless the user says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest name of an agent, characters.
+const LONGEST_NAME: usize = 60;
 /// An action this many times beyond the bounds is taken for a mistake in units.
 const ABSURD: f32 = 100.0;
 
@@ -120,7 +122,7 @@ impl External {
         Ok(Self { pool, hello })
     }
 
-    /// What the agent calls itself; empty when it does not say.
+    /// What the agent calls itself, as one short line; empty when it does not say.
     #[must_use]
     pub fn agent_name(&self) -> &str {
         &self.hello.name
@@ -156,8 +158,9 @@ impl Pool {
     fn spawn(&self) -> Result<(Agent, Hello), String> {
         let mut agent = Agent::start(&self.command, self.timeout)?;
         let answer = agent.ask(&greeting(self.env.spec()))?;
-        let hello: Hello = read(&answer, "hello")?;
+        let mut hello: Hello = read(&answer, "hello")?;
         hello.check()?;
+        hello.name = plain(&hello.name);
         Ok((agent, hello))
     }
 
@@ -177,6 +180,14 @@ impl Pool {
     fn put(&self, agent: Agent) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(agent);
     }
+}
+
+/// A name as one short line that means nothing to Markdown or HTML: it goes into tables and pages.
+fn plain(name: &str) -> String {
+    let kept = |c: char| if c.is_alphanumeric() || "-_.,:;+()/=#@'!?%".contains(c) { c } else { ' ' };
+    let words: String = name.chars().map(kept).collect();
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().take(LONGEST_NAME).collect::<String>().trim_end().into()
 }
 
 fn greeting(spec: &Spec) -> Value {

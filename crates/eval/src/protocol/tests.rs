@@ -55,6 +55,13 @@ fn typos_and_contradictions_are_refused() {
         ("[selection]\nseed = 42\nepisodes = 50\n", "", "[manifest]"),
         ("[selection]", "[limits]\nhold = 0\n[selection]", "hold"),
         ("push_t", "push_s", "push_s"),
+        ("push-t-joint", "nope", "make the rule `push-t-joint`"),
+        ("push-t-joint", "push-t-pose", "make the rule `push-t-joint`"),
+        (
+            "[selection]",
+            "[limits]\ndistance = 9.0\nagent = false\n[selection]",
+            "make the rule `push-t-pose`",
+        ),
     ] {
         let error = Protocol::parse("p.toml", &FLAT.replace(from, to), "push_t").unwrap_err().to_string();
         assert!(error.contains("p.toml") && error.contains(expect), "{error}");

@@ -17,7 +17,7 @@ pub(super) struct Agent {
     child: Child,
     /// Lines to write; the thread behind it ends when this is dropped.
     ask: Option<Sender<Ask>>,
-    answers: Receiver<Result<String, String>>,
+    answers: Receiver<Answer>,
     timeout: Duration,
     /// It broke the protocol and is not waited for.
     broken: bool,
@@ -28,6 +28,14 @@ enum Ask {
     Close(String),
 }
 
+enum Answer {
+    Line(String),
+    /// A line without an end in sight.
+    TooLong,
+    /// Nothing more will come, and why.
+    Gone(String),
+}
+
 impl Agent {
     /// Starts `command`; its standard error is ours.
     pub(super) fn start(command: &str, timeout: Duration) -> Result<Self, String> {
@@ -36,13 +44,13 @@ impl Agent {
         let Some((program, arguments)) = words.split_first() else {
             return Err("--policy-cmd is empty; give the command that starts the agent".into());
         };
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .map_err(|e| format!("`{program}` cannot be started: {e}; check --policy-cmd"))?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        // Behind a shell the agent is a grandchild: it is ended by its group.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child =
+            command.spawn().map_err(|e| format!("`{program}` cannot be started: {e}; check --policy-cmd"))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("its standard input and output cannot be opened".into());
         };
@@ -61,8 +69,13 @@ impl Agent {
             let _ = ask.send(Ask::Request(message.to_string()));
         }
         let answer = match self.answers.recv_timeout(self.timeout) {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(problem)) => return Err(self.ended(&kind, &problem)),
+            Ok(Answer::Line(answer)) => answer,
+            Ok(Answer::TooLong) => {
+                return Err(format!(
+                    "its answer to `{kind}` is longer than {LONGEST} bytes; messages belong on standard error"
+                ));
+            }
+            Ok(Answer::Gone(problem)) => return Err(self.ended(&kind, &problem)),
             Err(RecvTimeoutError::Disconnected) => return Err(self.ended(&kind, "it closed the connection")),
             Err(RecvTimeoutError::Timeout) => {
                 return Err(format!(
@@ -99,6 +112,18 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+
+    /// Kills the process and what it has started.
+    fn kill(&mut self) {
+        // Once it has been waited for, its number may be another's.
+        #[cfg(unix)]
+        if matches!(self.child.try_wait(), Ok(None)) {
+            use rustix::process::{Pid, Signal, kill_process_group};
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Drop for Agent {
@@ -110,19 +135,13 @@ impl Drop for Agent {
                 return;
             }
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
 /// Writes what is asked and reads one line for each request. It runs on a thread of its own, because both writing and
 /// reading block for as long as the agent likes.
-fn serve(
-    mut stdin: ChildStdin,
-    stdout: ChildStdout,
-    asked: &Receiver<Ask>,
-    answer: &Sender<Result<String, String>>,
-) {
+fn serve(mut stdin: ChildStdin, stdout: ChildStdout, asked: &Receiver<Ask>, answer: &Sender<Answer>) {
     let mut reader = BufReader::new(stdout);
     for ask in asked {
         let (Ask::Request(line) | Ask::Close(line)) = &ask;
@@ -130,21 +149,22 @@ fn serve(
         if matches!(ask, Ask::Close(_)) {
             return;
         }
-        let result = written.map_err(|e| e.to_string()).and_then(|()| read_line(&mut reader));
-        let failed = result.is_err();
-        if answer.send(result).is_err() || failed {
+        let read =
+            written.and_then(|()| read_line(&mut reader)).unwrap_or_else(|e| Answer::Gone(e.to_string()));
+        let last = !matches!(read, Answer::Line(_));
+        if answer.send(read).is_err() || last {
             return;
         }
     }
 }
 
-fn read_line(reader: &mut impl BufRead) -> Result<String, String> {
+fn read_line(reader: &mut impl BufRead) -> std::io::Result<Answer> {
     let mut line = Vec::new();
-    reader.take(LONGEST).read_until(b'\n', &mut line).map_err(|e| e.to_string())?;
-    match line.last() {
-        Some(b'\n') => Ok(String::from_utf8_lossy(&line).into_owned()),
-        None => Err("it closed its standard output".into()),
-        Some(_) if line.len() as u64 == LONGEST => Err(format!("its answer is longer than {LONGEST} bytes")),
-        Some(_) => Err("its last line has no end".into()),
-    }
+    reader.take(LONGEST).read_until(b'\n', &mut line)?;
+    Ok(match line.last() {
+        Some(b'\n') => Answer::Line(String::from_utf8_lossy(&line).into_owned()),
+        None => Answer::Gone("it closed its standard output".into()),
+        Some(_) if line.len() as u64 == LONGEST => Answer::TooLong,
+        Some(_) => Answer::Gone("its last line has no end".into()),
+    })
 }

@@ -57,6 +57,35 @@ fn dead_and_slow_agents_are_told_apart() {
 }
 
 #[test]
+fn a_late_agent_is_ended_behind_its_shell() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = dir.path().join("left");
+    let command = format!("sh -c '(sleep 1; echo > {}) | cat'", left.display());
+    assert!(run(&command, 100, 1).unwrap_err().contains("--policy-timeout"));
+    std::thread::sleep(Duration::from_millis(1300));
+    assert!(!left.exists(), "it went on");
+}
+
+#[test]
+fn an_endless_line_is_named() {
+    let endless = r#"sh -c 'read -r line; head -c 3000000 /dev/zero | tr "\0" x; exit 1'"#;
+    let message = run(endless, 20_000, 1).unwrap_err();
+    assert!(message.contains("`hello` is longer than 1048576 bytes"), "{message}");
+}
+
+#[test]
+fn names_are_one_plain_short_line() {
+    for (name, expect) in [
+        ("my_agent v1.2 (é)", "my_agent v1.2 (é)"),
+        ("two\nlines\tand\u{1b}[31m more", "two lines and 31m more"),
+        ("<script>alert(1)</script> | `x`", "script alert(1) /script x"),
+    ] {
+        assert_eq!(plain(name), expect);
+    }
+    assert_eq!(plain(&"x ".repeat(5000)).chars().count(), LONGEST_NAME - 1);
+}
+
+#[test]
 fn wrong_answers_are_quoted() {
     let answer =
         |action: &str| format!(r#"printf "{{\"type\":\"action\",\"step\":%d,\"action\":{action}}}\n" $n"#);
