@@ -30,7 +30,7 @@ worldbench eval --policy weak --split test  # 17 of 200
 
 # two_room
 worldbench eval --checkpoint checkpoints/two_room-dino-wm-compact --planner cem --split test --set solver.samples=256 --set solver.iterations=10 --set solver.topk=40  # 162 of 200
-worldbench bench --preset standard --only dino-wm,two-room  # 166 of 200
+worldbench bench --preset standard --only dino-wm,two-room  # 166 and 172 of 200
 worldbench bench --preset standard --only gcbc,two-room  # 197 and 196 of 200
 worldbench eval --checkpoint checkpoints/two_room-gcbc-compact --split test --set execute=2  # 198 of 200
 worldbench bench --preset standard --only gciql,two-room  # 199 and 198 of 200

@@ -46,8 +46,7 @@ pub fn preset_config(presets: Presets, name: &str, sets: &[String]) -> Result<Tr
 /// How a model is used for planning.
 pub fn planner_config(name: &str, sets: &[String]) -> Result<PlannerConfig> {
     let config: PlannerConfig = preset_layers::<PlannerConfig>(PLAN, name, sets)?.resolve()?;
-    config.plan.validate()?;
-    config.solver.build()?;
+    config.check()?;
     Ok(config)
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ArgGroup;
 use worldbench_env::DomainRef;
 use worldbench_eval::policies::{External, Oracle, external};
@@ -133,6 +133,11 @@ impl PolicyArgs {
         let Some(timeout) = timeout else {
             bail!("--policy-timeout {}: give a number of seconds above 0", self.policy_timeout);
         };
+        ctrlc::set_handler(|| {
+            external::kill_all();
+            std::process::exit(130);
+        })
+        .context("cannot listen for Ctrl-C")?;
         let agent = External::start(command, timeout, env)?;
         Ok(Loaded {
             planner: agent.agent_name().to_string(),

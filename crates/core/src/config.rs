@@ -161,10 +161,18 @@ impl Layers {
     /// When a value does not fit its key's type.
     pub fn resolve<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         self.table.clone().try_into().map_err(|e: toml::de::Error| {
-            let origin = self.laid.last().map_or("defaults", |(origin, _)| origin);
-            let value = ConfigError::Value { origin: origin.into(), message: reason(&e) };
+            let value = ConfigError::Value { origin: self.origin(&e).into(), message: reason(&e) };
             self.unknown_key(&e).unwrap_or(value)
         })
+    }
+
+    /// Which layer wrote the value that `error` is about; the last one where that cannot be told.
+    fn origin(&self, error: &toml::de::Error) -> &str {
+        let text = error.to_string();
+        let key = text.rsplit_once("in `").and_then(|(_, rest)| rest.split_once('`')).map(|(key, _)| key);
+        let wrote = |layer: &Table| key.is_some_and(|key| holds(layer, key));
+        let found = self.laid.iter().rev().find(|(_, layer)| wrote(layer)).or(self.laid.last());
+        found.map_or("defaults", |(origin, _)| origin)
     }
 
     /// The error of a key that `error` calls unknown, if it was laid on the defaults.
@@ -235,6 +243,16 @@ fn retyped(key: &str, old: &Value, new: &Value) -> String {
     format!("`{key}` takes {article} {wanted}, but got the {got} {new}{keys}")
 }
 
+/// Whether `table` has the dotted `key`.
+fn holds(table: &Table, key: &str) -> bool {
+    match key.split_once('.') {
+        Some((first, rest)) => {
+            table.get(first).and_then(Value::as_table).is_some_and(|inner| holds(inner, rest))
+        }
+        None => table.contains_key(key),
+    }
+}
+
 /// Where in `table` the key lies, with a dot behind every table's name.
 fn place(table: &Table, key: &str) -> Option<String> {
     let within =
@@ -252,8 +270,8 @@ fn reason(error: &toml::de::Error) -> String {
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
-        .max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)))
-        .filter(|near| strsim::jaro(near, name) > 0.7)
+        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
+        .filter(|near| strsim::jaro_winkler(near, name) > 0.7)
 }
 
 #[cfg(test)]
@@ -353,7 +371,8 @@ mod tests {
         assert!(error.contains("`steps` takes an integer"), "{error}");
         assert!(base().set("steps").is_err());
         assert!(base().text("p.toml", "steps = ").unwrap_err().to_string().contains("p.toml"));
-        assert!(base().set("steps=-1").unwrap().resolve::<Config>().is_err());
+        let error = set(&["steps=-1", "name=b"]).unwrap_err().to_string();
+        assert!(error.starts_with("--set steps=-1"), "{error}");
     }
 
     #[test]

@@ -60,10 +60,15 @@ pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
 /// When the file cannot be written, or holds a page whose tables cannot be told from the author's text.
 pub fn write_markdown(path: &Path, rows: &[RowResult], notes: &[String]) -> Result<(), EvalError> {
     let mut page = markdown(rows, notes);
-    // Elsewhere than in the repository there are no pages of the environments to link to.
+    // Elsewhere than in the repository there are no pages of the environments to link to, and no kept checkpoints.
     let base = path.parent().unwrap_or(Path::new(""));
     for env in ALL.iter().filter(|env| !base.join(environment_page(env.name)).exists()) {
         page = page.replace(&environment_link(env.name), env.title);
+    }
+    for checkpoint in rows.iter().filter_map(|row| row.checkpoint.as_ref()) {
+        if !base.join(checkpoint).exists() {
+            page = page.replace(&checkpoint_link(checkpoint), &cell(checkpoint));
+        }
     }
     if path.exists() {
         let old = std::fs::read_to_string(path).map_err(EvalError::io(path))?;
@@ -116,7 +121,7 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], groups:
     for group in own {
         let row = &rows[group.rows[0]];
         let checkpoint = match &row.checkpoint {
-            Some(path) => format!("[{}]({})", cell(path), path.replace(' ', "%20")),
+            Some(path) => checkpoint_link(path),
             None if row.train_seed.is_some() => "not kept".into(),
             None => "none".into(),
         };
@@ -141,6 +146,10 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], groups:
 /// Link to the environment's page: dynamics, success rule, factors.
 fn environment_link(environment: &str) -> String {
     format!("[{}]({})", cell(environment_title(environment)), environment_page(environment))
+}
+
+fn checkpoint_link(path: &str) -> String {
+    format!("[{}]({})", cell(path), path.replace(' ', "%20"))
 }
 
 fn environment_page(environment: &str) -> String {

@@ -27,6 +27,8 @@ pub struct ResultDir {
     pub provenance: Option<Provenance>,
     /// The training behind its weights, where that was recorded.
     pub training: Option<Training>,
+    /// The row's checkpoint directory, where it lies in one of the usual places.
+    pub checkpoint: Option<PathBuf>,
     /// The run or checkpoint directory that holds the training's log, where it lies in one of the usual places.
     pub log: Option<PathBuf>,
 }
@@ -75,8 +77,9 @@ impl ResultDir {
             }
         }
         row.train_seed = row.train_seed.or(training.as_ref().and_then(|t| t.seed));
-        let log = homes.into_iter().find(|home| home.join("log.csv").is_file());
-        Ok(Self { path: path.into(), row, episodes, provenance, training, log })
+        let with = |file: &str| homes.iter().find(|home| home.join(file).is_file()).cloned();
+        let (checkpoint, log) = (with("model.safetensors"), with("log.csv"));
+        Ok(Self { path: path.into(), row, episodes, provenance, training, checkpoint, log })
     }
 
     /// Whether the other is this very result, though perhaps in another directory: the same episodes, measured times apart.
@@ -135,15 +138,16 @@ fn episodes_of(journal: &Path, row: &RowResult) -> Result<(RunKey, Vec<EpisodeOu
     Ok((key, outcomes))
 }
 
-/// Where the checkpoint of a row may lie: as the row says, from here or from a directory above the result, and where
+/// Where the checkpoint of a row may lie: as the row says, from a directory above the result or from here, and where
 /// `bench` and `benchmarks/` keep the runs.
 fn homes(result: &Path, checkpoint: &str) -> Vec<PathBuf> {
     let said = Path::new(checkpoint);
     let name = said.file_name().map(PathBuf::from).unwrap_or_default();
-    let mut homes = vec![said.to_path_buf()];
+    let mut homes = Vec::new();
     for above in result.ancestors().skip(1).take(4) {
         homes.extend([above.join(said), above.join("train").join(&name), above.join(&name)]);
     }
+    homes.push(said.to_path_buf());
     let holds = |dir: &PathBuf| {
         let files = ["log.csv", "card.md", PROVENANCE_FILE];
         files.iter().any(|file| dir.join(file).is_file()) && !dir.join(SUMMARY_FILE).is_file()

@@ -185,6 +185,10 @@ fn check_out(out: &Path, key: &RunKey, outcomes: &[EpisodeOutcome]) -> Result<()
         }
         return Ok(());
     }
+    let finished = |dir: &&Path| dir.join(SUMMARY_FILE).is_file();
+    if let Some(result) = out.ancestors().skip(1).find(finished) {
+        return Err(refuse(out, &format!("lies in the result {}; give another --out", result.display())));
+    }
     match result_below(out) {
         Some(result) => holds(&format!("another result, in {}", result.display())),
         None => Ok(()),
@@ -352,6 +356,7 @@ mod tests {
         assert!(fails(&parts[1]).contains("2-2 holds a part"), "{}", fails(&parts[1]));
         assert!(fails(&other).contains("seed: there `1`, here `0`"), "{}", fails(&other));
         assert!(fails(root).contains("another result, in"), "{}", fails(root));
+        assert!(fails(&other.join("x")).contains("lies in the result"), "{}", fails(&other.join("x")));
         let text = std::fs::read_to_string(out.join(EPISODES_FILE)).unwrap();
         let last = text.lines().last().unwrap().replace("\"index\":6", "\"index\":7");
         let more = format!("{text}{last}\n");

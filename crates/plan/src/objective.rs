@@ -68,6 +68,17 @@ impl Part {
 }
 
 impl Objective {
+    /// Checks the weight.
+    ///
+    /// # Errors
+    /// When `control` is negative or not finite.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        if self.control >= 0.0 && self.control.is_finite() {
+            return Ok(());
+        }
+        Err(PlanError::config("control", format!("must be 0 or more and finite, not {}", self.control)))
+    }
+
     /// Cost of one predicted step: weighted squared distances of the latents' parts.
     ///
     /// Parts outside the latents are a caller's error and cost NaN, which planners reject.
@@ -210,6 +221,10 @@ mod tests {
     fn control_adds_the_squared_actions() {
         let mut costs = [1.0, 2.0];
         let objective = Objective { control: 0.5, ..Objective::default() };
+        assert!(objective.validate().is_ok());
+        for control in [-0.5, f32::NAN] {
+            assert!(Objective { control, ..objective }.validate().is_err());
+        }
         objective.add_control(Shape { horizon: 1, dim: 2 }, &[1.0, 1.0, 2.0, 0.0], &mut costs);
         assert_eq!(costs, [2.0, 4.0]);
     }

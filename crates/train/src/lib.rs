@@ -310,12 +310,31 @@ pub fn load(directory: &Path) -> Result<Loaded, TrainError> {
     load_with(directory, RolloutOptions::default())
 }
 
+/// What is wrong with the statistics in a checkpoint's configuration, which are its lists of numbers.
+fn bad_statistics(table: &toml::Table) -> Option<String> {
+    table.iter().find_map(|(key, value)| {
+        let bad = |value: &toml::Value| {
+            value.as_float().is_some_and(|v| !v.is_finite() || key.ends_with("std") && v <= 0.0)
+        };
+        match value {
+            toml::Value::Table(inner) => bad_statistics(inner),
+            toml::Value::Array(values) => values.iter().find(|value| bad(value)).map(|value| {
+                format!("`{key}` holds {value}; the file was changed: export or train the checkpoint again")
+            }),
+            _ => None,
+        }
+    })
+}
+
 /// As [`load`], with a choice of how rollouts are computed.
 ///
 /// # Errors
 /// As [`load`]; a compact model and a policy have no bf16.
 pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, TrainError> {
     let (path, _, table) = read_config(directory)?;
+    if let Some(problem) = bad_statistics(&table) {
+        return Err(TrainError::Checkpoint { path, problem });
+    }
     let (architecture, environment) = (word(&table, "architecture").to_string(), environment(&table));
     let mut label = String::new();
     let (model, method, report) = match architecture.as_str() {

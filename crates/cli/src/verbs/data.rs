@@ -160,7 +160,9 @@ fn inspect(args: &StoreArgs) -> Result<()> {
 fn preview(args: &PreviewArgs) -> Result<()> {
     let store = Store::open(&args.store)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    for episode in listed(&args.episodes, &store)? {
+    let episodes = listed(&args.episodes, &store)?;
+    episodes.iter().try_for_each(|episode| store.view(*episode).map(|_| ()))?;
+    for episode in episodes {
         let frames = frames(&store, episode, args.size)?;
         let path = match args.format {
             Picture::Gif => {

@@ -56,9 +56,9 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let protocol = Protocol::find(DEFAULT, &loaded.environment)?;
     let model = loaded.world(&args.checkpoint)?;
     let manifest = protocol.manifest(Split::Dev)?;
-    let report = diagnose(&model, &config, &protocol, &manifest, args.pairs, &|now| eprintln!("{now}"))?;
     let directory = args.out.as_ref().unwrap_or(&args.checkpoint);
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let report = diagnose(&model, &config, &protocol, &manifest, args.pairs, &|now| eprintln!("{now}"))?;
     let picture = directory.join("diagnosis.png");
     report.write_picture(&picture)?;
     let text = serde_json::to_string_pretty(&report)? + "\n";

@@ -1,8 +1,8 @@
 //! `worldbench merge`.
 
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use worldbench_eval::provenance::Provenance;
 use worldbench_eval::rows::terminal_table;
 use worldbench_eval::shard::{find_parts, merge};
@@ -32,6 +32,12 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
+    let out = absolute(&args.out)?;
+    if let Some(root) = args.parts.iter().find(|root| absolute(root).is_ok_and(|root| out.starts_with(root)))
+    {
+        let (out, root) = (args.out.display(), root.display());
+        bail!("--out {out} lies in {root}, where the parts are read from; give another");
+    }
     let mut rows = Vec::new();
     for (name, dirs) in find_parts(&args.parts)? {
         let out = if name.as_os_str().is_empty() { args.out.clone() } else { args.out.join(name) };

@@ -1,6 +1,6 @@
 //! `worldbench report`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf, absolute};
 
 use anyhow::{Result, bail};
 use worldbench_eval::html::write_html;
@@ -53,11 +53,28 @@ pub fn run(args: &Args) -> Result<Outcome> {
     match kind {
         "html" => write_html(&args.output, &results, &Provenance::here(&command_line(), 1))?,
         _ => {
-            let rows: Vec<RowResult> = results.iter().map(|result| result.row.clone()).collect();
+            let base = args.output.parent().unwrap_or(Path::new(""));
+            let rows = results.iter().map(|result| {
+                let kept = result.checkpoint.as_ref().map(|path| relative(path, base)).transpose()?;
+                let checkpoint = kept.or_else(|| result.row.checkpoint.clone());
+                Ok(RowResult { checkpoint, ..result.row.clone() })
+            });
+            let rows = rows.collect::<Result<Vec<RowResult>>>()?;
             write_markdown(&args.output, &rows, &[])?;
         }
     }
     let size = std::fs::metadata(&args.output).map_or(0, |file| file.len());
     print(format!("wrote {} ({} rows, {} kB)", args.output.display(), results.len(), size / 1000))?;
     Ok(Outcome::Done)
+}
+
+/// How a page in `base` links to `path`.
+fn relative(path: &Path, base: &Path) -> Result<String> {
+    let here = absolute(".")?;
+    let (path, base) = (absolute(here.join(path))?, absolute(here.join(base))?);
+    let shared = path.components().zip(base.components()).take_while(|(a, b)| a == b).count();
+    let up = base.components().skip(shared).map(|_| "..");
+    let parts =
+        up.map(Path::new).chain(path.components().skip(shared).map(|part| Path::new(part.as_os_str())));
+    Ok(parts.collect::<PathBuf>().display().to_string())
 }

@@ -92,7 +92,7 @@ fn a_preset_is_checked_before_its_first_cell_starts() {
     let (preset, out) = (directory.path().join("wrong.toml"), directory.path().join("out"));
     let encoder = "encoder = \"pldm-compact\"";
     for (right, wrong, expect) in [
-        ("episodes = 4", "episodes = 0", "episodes = 0 must be at least 1"),
+        ("episodes = 4", "episodes = 0", "episodes = 0 must be 1 to 200"),
         ("\"oracle\"", "\"orcale\"", "did you mean `oracle`"),
         ("collect = \"smoke\"", "collect = \"smok\"", "did you mean `smoke`"),
         ("train = \"lewm-compact\"", "train = \"lewm-compat\"", "did you mean `lewm-compact`"),

@@ -95,7 +95,7 @@ fn merged_parts_are_the_unsharded_result() {
         refused(&["merge", &parts[0], &parts[2], "--out", text(&joined)]).contains("part 2/3 is missing")
     );
     let over = refused(&["merge", text(&at("parts")), "--out", &parts[0]]);
-    assert!(over.contains("holds a part") && over.contains("another --out"), "{over}");
+    assert!(over.contains("where the parts are read from"), "{over}");
     let other = seven(Path::new(&parts[0]), &["--shard", "2/3"]);
     assert!(stderr(&other).contains("holds part 1/3"), "{}", stderr(&other));
 }
@@ -178,4 +178,22 @@ fn agents_that_misbehave_are_refused() {
         let noisy = refuse("python3 -c 'print(\"loading\")'");
         assert!(noisy.contains("`loading`") && noisy.contains("standard error"), "{noisy}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_agent_ends_with_worldbench() {
+    let dir = tempfile::tempdir().unwrap();
+    let [begun, left] = ["begun", "left"].map(|name| dir.path().join(name));
+    let agent = format!("sh -c 'echo > {}; (sleep 1; echo > {}) | cat'", begun.display(), left.display());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_worldbench"));
+    let mut running = command.args(["eval", "--policy-cmd", &agent, "--episodes", "1"]).spawn().unwrap();
+    while !begun.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let id = running.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(running.wait().unwrap().code(), Some(130));
+    std::thread::sleep(std::time::Duration::from_millis(1300));
+    assert!(!left.exists(), "it went on");
 }

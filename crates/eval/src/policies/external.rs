@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use worldbench_env::raster::{Filter, RESOLUTIONS};
 use worldbench_env::{Camera, DomainRef, Look, Spec};
 
+pub use self::process::kill_all;
+
 use self::process::Agent;
 use super::planner::failed;
 use crate::{EpisodeContext, EpisodePolicy, EvalError, Observation, Policy};

@@ -32,16 +32,29 @@ impl PlannerConfig {
     /// Puts a planner together.
     ///
     /// # Errors
-    /// Names the key of the solver or the plan that is out of range.
+    /// Names the key of the solver, the plan or the objective that is out of range.
     pub fn build(
         &self,
         name: String,
         checkpoint: String,
         model: Arc<dyn WorldModel>,
     ) -> Result<Planner, worldbench_plan::PlanError> {
-        self.plan.validate()?;
-        let solver = Arc::from(self.solver.build()?);
+        let solver = self.solver()?;
         Ok(Planner { name, checkpoint, model, solver, plan: self.plan.clone(), objective: self.objective })
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// As [`PlannerConfig::build`].
+    pub fn check(&self) -> Result<(), worldbench_plan::PlanError> {
+        self.solver().map(|_| ())
+    }
+
+    fn solver(&self) -> Result<Arc<dyn Solver>, worldbench_plan::PlanError> {
+        self.plan.validate()?;
+        self.objective.validate()?;
+        Ok(Arc::from(self.solver.build()?))
     }
 }
 

@@ -14,8 +14,9 @@ use crate::policy::load_policy;
 impl Bench {
     /// Checks all that can be known without data and trained models.
     pub fn check(&self) -> Result<()> {
-        if self.preset.episodes == 0 {
-            bail!("episodes = 0 must be at least 1");
+        let (episodes, pairs) = (self.preset.episodes, self.manifest.pairs.len());
+        if !(1..=pairs).contains(&episodes) {
+            bail!("episodes = {episodes} must be 1 to {pairs}, the pairs of {}", self.manifest.split);
         }
         self.preset.references.iter().try_for_each(|name| load_policy(name).map(|_| ()))?;
         let models = &self.preset.models;

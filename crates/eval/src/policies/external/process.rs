@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,6 +12,29 @@ use serde_json::{Value, json};
 const LONGEST: u64 = 1 << 20;
 /// How long a process may take to end after `close`, or after its output has ended.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// The processes that were not waited for yet; each leads a group.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every agent with what it has started: signals to this process do not reach their groups.
+pub fn kill_all() {
+    running().iter().for_each(|leader| kill_group(*leader));
+}
+
+#[cfg(unix)]
+fn kill_group(leader: u32) {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    if let Some(leader) = i32::try_from(leader).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(leader, Signal::KILL);
+    }
+}
+
+#[cfg(not(unix))]
+fn kill_group(_: u32) {}
 
 /// A running agent.
 pub(super) struct Agent {
@@ -54,6 +78,7 @@ impl Agent {
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("its standard input and output cannot be opened".into());
         };
+        running().push(child.id());
         let (ask, asked) = channel();
         let (answer, answers) = channel();
         std::thread::spawn(move || serve(stdin, stdout, &asked, &answer));
@@ -116,10 +141,8 @@ impl Agent {
     /// Kills the process and what it has started.
     fn kill(&mut self) {
         // Once it has been waited for, its number may be another's.
-        #[cfg(unix)]
         if matches!(self.child.try_wait(), Ok(None)) {
-            use rustix::process::{Pid, Signal, kill_process_group};
-            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+            kill_group(self.child.id());
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -128,14 +151,14 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        let id = self.child.id();
         if let (Some(ask), false) = (self.ask.take(), self.broken) {
             let _ = ask.send(Ask::Close(json!({ "type": "close" }).to_string()));
             drop(ask);
-            if self.wait(GRACE).is_some() {
-                return;
-            }
+            self.wait(GRACE);
         }
         self.kill();
+        running().retain(|leader| *leader != id);
     }
 }
 
