@@ -71,7 +71,8 @@ pub fn write_tensors(path: &Path, tensors: &[Tensor], step: u64) -> Result<(), T
 }
 
 /// Writes the tensors of the safetensors file `from` to `to` with matrices as f16, about half as large; vectors, which
-/// hold statistics and scales, stay f32. Returns the bytes written.
+/// hold statistics and scales, stay f32. A file that holds them already is left as it is, since scores are of its very
+/// bytes. Returns its length.
 ///
 /// # Errors
 /// When a file cannot be read or written, or a value is too large for f16.
@@ -91,7 +92,22 @@ pub fn write_half(from: &Path, to: &Path) -> Result<u64, TrainError> {
         };
         encoded.insert(key, (shape, dtype, bytes));
     }
-    write_encoded(to, &encoded, step)
+    match fs::read(to) {
+        Ok(bytes) if holds(&bytes, &encoded) => Ok(bytes.len() as u64),
+        _ => write_encoded(to, &encoded, step),
+    }
+}
+
+/// Whether the file `bytes` holds these tensors and no others.
+fn holds(bytes: &[u8], tensors: &Encoded) -> bool {
+    SafeTensors::deserialize(bytes).is_ok_and(|file| {
+        let same = |(key, (shape, dtype, bytes)): (&String, &(Vec<usize>, Dtype, Vec<u8>))| {
+            file.tensor(key).is_ok_and(|view| {
+                (view.shape(), view.dtype(), view.data()) == (shape.as_slice(), *dtype, bytes.as_slice())
+            })
+        };
+        file.len() == tensors.len() && tensors.iter().all(same)
+    })
 }
 
 /// Tensors as they stand in a file: key to (shape, type, bytes).
@@ -227,6 +243,19 @@ mod tests {
         assert_eq!((step, &tensors["b"].1[..], &tensors["a"].1[..]), (7, &[1.0, 2.0][..], &[1.0, 2.0][..]));
         write(&[1.0, 2.0]);
         assert_eq!(fs::read(&path).unwrap(), bytes);
+
+        // Equal weights under another header, as earlier versions wrote it, keep their bytes.
+        let half = dir.path().join("half.safetensors");
+        write_half(&path, &half).unwrap();
+        let values: Vec<u8> = [1.0f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let view = || TensorView::new(Dtype::F32, vec![2], &values).unwrap();
+        let older = safetensors::serialize([("a", view()), ("b", view())], None).unwrap();
+        fs::write(&half, &older).unwrap();
+        write_half(&path, &half).unwrap();
+        assert_eq!(fs::read(&half).unwrap(), older);
+        write(&[1.0, 3.0]);
+        write_half(&path, &half).unwrap();
+        assert_ne!(fs::read(&half).unwrap(), older);
 
         let mut flipped = bytes.clone();
         *flipped.last_mut().unwrap() ^= 1;
