@@ -57,7 +57,7 @@ impl Default for Mppi {
             iterations: 30,
             topk: TopK::Count(30),
             var_scale: 1.0,
-            temperature: 0.5,
+            temperature: 2.0,
             temperature_unit: TemperatureUnit::EliteSpread,
             update_std: false,
             min_std: 0.05,
