@@ -43,7 +43,8 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Opens a run in `directory`, which is made when training begins. A run that stands there with the same configuration and data is resumed.
+    /// Opens a run in `directory`, which is made when training begins. A run that stands there with the same configuration
+    /// and data is resumed.
     ///
     /// # Errors
     /// When the directory holds another run, or its files are damaged.
