@@ -8,6 +8,7 @@ set -e
 worldbench eval --checkpoint checkpoints/dino-wm-compact --planner cem --split test --set solver.samples=128 --set solver.iterations=10 --set solver.topk=20  # 143 of 200
 worldbench bench --preset standard --only gcbc,push-t  # 171 and 170 of 200
 worldbench eval --checkpoint checkpoints/gcbc-compact --split test --set execute=2  # 163 of 200
+worldbench bench --preset standard --only gcbc-trained,push-t  # 164 and 167 of 200
 worldbench eval --checkpoint checkpoints/gcbc-trained-compact --split test --set execute=2  # 166 of 200
 worldbench bench --preset standard --only gciql,push-t  # 120 and 120 of 200
 worldbench eval --checkpoint checkpoints/gciql-compact --split test  # 126 of 200
