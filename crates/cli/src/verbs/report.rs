@@ -47,8 +47,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
             }
         }
     }
-    // Stable: rows of one system keep the order of their directories.
-    results.sort_by_key(|result| (result.row.environment.clone(), result.row.system));
+    // Stable: the seeds of a row keep the order of their directories.
+    results.sort_by_key(|result| (result.row.environment.clone(), result.row.system, result.row.label()));
     make_parent(&args.output)?;
     match kind {
         "html" => write_html(&args.output, &results, &Provenance::here(&command_line(), 1))?,

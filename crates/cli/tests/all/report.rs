@@ -109,7 +109,7 @@ fn the_table_shows_the_results_and_the_filter_works() {
     let page = page(dir.path());
     let Some(seen) = seen(&page, "1280,900", TABLE) else { return };
     let mut rows: Vec<_> = ResultDir::find(&committed()).unwrap().into_iter().map(|run| run.row).collect();
-    rows.sort_by_key(|row| row.system);
+    rows.sort_by_key(|row| (row.system, row.label()));
     assert_eq!(seen["cells"].as_array().unwrap().len(), rows.len());
     for (cells, row) in seen["cells"].as_array().unwrap().iter().zip(&rows) {
         assert!(cells[0].as_str().unwrap().starts_with(row.system.label()), "{cells}");
