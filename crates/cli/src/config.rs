@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Serialize, de::DeserializeOwned};
 use worldbench_core::config::{Layers, nearest};
 use worldbench_env::{DomainRef, Spec, domain, environment};
+use worldbench_train::MOST_THREADS;
 
 /// Compiled-in presets of one kind of configuration: (name, TOML).
 pub type Presets = &'static [(&'static str, &'static str)];
@@ -114,8 +115,8 @@ pub fn preset_text(presets: Presets, name: &str) -> Result<(String, Cow<'static,
 /// A number of threads from the command line; 0 stands for one per core.
 pub fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(count @ 0..=1024) => Ok(count),
-        _ => Err("give a number of threads up to 1024; 0 takes one per core".into()),
+        Ok(count @ 0..=MOST_THREADS) => Ok(count),
+        _ => Err(format!("give a number of threads up to {MOST_THREADS}; 0 takes one per core")),
     }
 }
 

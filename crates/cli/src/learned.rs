@@ -15,7 +15,9 @@ use worldbench_models::planning::RolloutOptions;
 use worldbench_train::checkpoint::{file_hash, write_atomic, write_half};
 use worldbench_train::goal::GoalEncoder;
 use worldbench_train::import::ENCODER;
-use worldbench_train::{Method, Model, ModelConfig, TrainConfig, Trainer, environment_of};
+use worldbench_train::{
+    Method, Model, ModelConfig, TrainConfig, Trainer, check_precision, environment_of, networks,
+};
 
 use crate::config::{PLAN, Presets, TRAIN, preset_text};
 use crate::output::{bar, command_line, print};
@@ -220,19 +222,6 @@ pub fn load(directory: &Path, how: Use) -> Result<Acting> {
     Ok(Acting { system, policy, label, variant, trained_on })
 }
 
-/// The networks of the checkpoint in `directory`.
-fn networks(directory: &Path) -> Result<ModelConfig> {
-    let path = directory.join(CHECKPOINT[1]);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut table: toml::Table = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    let architecture = table.remove("architecture");
-    let Some(toml::Value::Table(mut model)) = table.remove("model") else {
-        bail!("{}: there is no table [model]; it is not the config.toml of a checkpoint", path.display());
-    };
-    model.extend(architecture.map(|architecture| ("architecture".to_string(), architecture)));
-    model.try_into().with_context(|| path.display().to_string())
-}
-
 const NO_ACTOR: &str = "a frozen encoder does not act";
 
 fn without_planner(method: Method, planner: Option<&str>) -> Result<()> {
@@ -244,24 +233,13 @@ fn without_planner(method: Method, planner: Option<&str>) -> Result<()> {
 /// Checks whether a model that `config` trains can be used as `how` says.
 pub fn check_use(config: &TrainConfig, how: Use) -> Result<()> {
     system(config.method).context(NO_ACTOR)?;
-    let architecture = config.model.architecture();
-    if how.rollouts.precision != Precision::F32 && ["compact", "goal-policy"].contains(&architecture) {
-        bail!("a model of architecture {architecture} computes in f32 only; leave the precision out");
-    }
+    check_precision(config.model.architecture(), how.rollouts.precision)?;
     if let ModelConfig::GoalPolicy(policy) = &config.model {
         without_planner(config.method, how.planner)?;
-        let (execute, chunk) = (policy_config(how.sets)?.execute, policy.chunk);
-        if !(1..=chunk).contains(&execute) {
-            bail!("execute = {execute}: this policy gives 1 to {chunk} actions at a time");
-        }
-        return Ok(());
+        return Ok(policy_config(how.sets)?.check(policy.chunk)?);
     }
-    let planner = how.planner.unwrap_or(PLANNER);
-    let (given, block) = (planner_config(planner, how.sets)?.plan.action_block, config.model.action_block());
-    if given != block {
-        bail!("planner {planner}: plan.action_block = {given}, but the model is trained on {block}");
-    }
-    Ok(())
+    let plan = planner_config(how.planner.unwrap_or(PLANNER), how.sets)?.plan;
+    Ok(plan.check_block(config.model.action_block())?)
 }
 
 /// The row's system for a method; none for pretraining.

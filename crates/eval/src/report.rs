@@ -27,11 +27,22 @@ pub(crate) fn budget_note(rows: &[RowResult]) -> String {
 /// What stands between these two is written anew with every row; the rest of a page is its author's.
 const BEGIN: &str = "<!-- From here `worldbench report` writes this page. -->";
 const END: &str = "<!-- To here. -->";
+/// How a new page begins.
+const HEAD: &str = "# Baseline\n\nOverview & benchmarking of baseline world models\n\n";
 
 /// The page made from `rows`; `notes` go below the summary (machine, data, date of the run ...).
 #[must_use]
 pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
-    let mut out = format!("# Baseline\n\nOverview & benchmarking of baseline world models\n\n{BEGIN}\n");
+    page(HEAD, &tables(rows, notes), "\n")
+}
+
+/// The tables between their marks, with the text before and after them.
+fn page(before: &str, tables: &str, after: &str) -> String {
+    format!("{before}{BEGIN}\n{tables}\n{END}{after}")
+}
+
+fn tables(rows: &[RowResult], notes: &[String]) -> String {
+    let mut out = String::new();
     for note in notes {
         push(&mut out, format_args!("\n{note}\n"));
     }
@@ -50,7 +61,6 @@ pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
     seed_section(&mut out, rows, &groups);
     reference_section(&mut out, rows);
     commands(&mut out, rows, &groups);
-    push(&mut out, format_args!("\n{END}\n"));
     out
 }
 
@@ -59,27 +69,25 @@ pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
 /// # Errors
 /// When the file cannot be written, or holds a page whose tables cannot be told from the author's text.
 pub fn write_markdown(path: &Path, rows: &[RowResult], notes: &[String]) -> Result<(), EvalError> {
-    let mut page = markdown(rows, notes);
+    let mut tables = tables(rows, notes);
     // Elsewhere than in the repository there are no pages of the environments to link to, and no kept checkpoints.
     let base = path.parent().unwrap_or(Path::new(""));
     for env in ALL.iter().filter(|env| !base.join(environment_page(env.name)).exists()) {
-        page = page.replace(&environment_link(env.name), env.title);
+        tables = tables.replace(&environment_link(env.name), env.title);
     }
     for checkpoint in rows.iter().filter_map(|row| row.checkpoint.as_ref()) {
         if !base.join(checkpoint).exists() {
-            page = page.replace(&checkpoint_link(checkpoint), &cell(checkpoint));
+            tables = tables.replace(&checkpoint_link(checkpoint), &cell(checkpoint));
         }
     }
-    if path.exists() {
+    let page = if path.exists() {
         let old = std::fs::read_to_string(path).map_err(EvalError::io(path))?;
-        let (Some((before, rest)), Some((_, tables))) = (old.split_once(BEGIN), page.split_once(BEGIN))
-        else {
-            return Err(unmarked(path));
-        };
-        let Some((_, after)) = rest.split_once(END) else { return Err(unmarked(path)) };
-        let tables = tables.strip_suffix('\n').unwrap_or(tables);
-        page = format!("{before}{BEGIN}{tables}{after}");
-    }
+        let around = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+        let (before, after) = around.ok_or_else(|| unmarked(path))?;
+        page(before, &tables, after)
+    } else {
+        page(HEAD, &tables, "\n")
+    };
     crate::runner::write_atomic(path, page.as_bytes())
 }
 

@@ -61,6 +61,18 @@ impl Default for PlanConfig {
 }
 
 impl PlanConfig {
+    /// Checks that actions are planned in blocks of `block`, as the model was trained.
+    ///
+    /// # Errors
+    /// [`PlanError::Config`] when they are not.
+    pub fn check_block(&self, block: usize) -> Result<(), PlanError> {
+        if self.action_block == block {
+            return Ok(());
+        }
+        let problem = format!("is {}, but the model was trained on {block}", self.action_block);
+        Err(PlanError::config("action_block", problem))
+    }
+
     /// Checks the values.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::full::FullConfig;
 use crate::goal::{GoalEncoder, GoalTraining};
 
 /// More threads than any machine has cores for.
-const MOST_THREADS: usize = 1024;
+pub const MOST_THREADS: usize = 1024;
 
 /// The method, which decides what keeps the embedding from collapsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

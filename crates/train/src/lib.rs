@@ -21,7 +21,7 @@ mod shards;
 pub mod trainer;
 
 pub use compact::CompactLearner;
-pub use config::{Method, ModelConfig, TrainConfig};
+pub use config::{MOST_THREADS, Method, ModelConfig, TrainConfig};
 pub use dino_wm::{DinoWmLearner, DinoWmTraining};
 pub use full::{FullConfig, FullLearner};
 pub use goal::{GoalLearner, GoalTraining};
@@ -310,6 +310,33 @@ pub fn load(directory: &Path) -> Result<Loaded, TrainError> {
     load_with(directory, RolloutOptions::default())
 }
 
+/// Checks whether a model of `architecture` computes in `precision`.
+///
+/// # Errors
+/// When it does in f32 only.
+pub fn check_precision(architecture: &str, precision: Precision) -> Result<(), TrainError> {
+    if precision == Precision::F32 || !["compact", "goal-policy"].contains(&architecture) {
+        return Ok(());
+    }
+    let problem =
+        format!("a model of architecture {architecture} computes in f32 only; leave the precision out");
+    Err(TrainError::Config(problem))
+}
+
+/// The networks of the checkpoint in `directory`.
+///
+/// # Errors
+/// When there is no checkpoint, or its configuration does not describe a model.
+pub fn networks(directory: &Path) -> Result<ModelConfig, TrainError> {
+    let (path, _, mut table) = read_config(directory)?;
+    let wrong = |problem: String| TrainError::Checkpoint { path: path.clone(), problem };
+    let Some(toml::Value::Table(mut model)) = table.remove("model") else {
+        return Err(wrong("there is no table [model]; it is not the config.toml of a checkpoint".into()));
+    };
+    model.extend(table.remove_entry("architecture"));
+    model.try_into().map_err(|e: toml::de::Error| wrong(e.message().into()))
+}
+
 /// What is wrong with the statistics in a checkpoint's configuration, which are its lists of numbers.
 fn bad_statistics(table: &toml::Table) -> Option<String> {
     table.iter().find_map(|(key, value)| {
@@ -336,13 +363,9 @@ pub fn load_with(directory: &Path, options: RolloutOptions) -> Result<Loaded, Tr
         return Err(TrainError::Checkpoint { path, problem });
     }
     let (architecture, environment) = (word(&table, "architecture").to_string(), environment(&table));
+    check_precision(&architecture, options.precision)?;
     let mut label = String::new();
     let (model, method, report) = match architecture.as_str() {
-        "compact" | "goal-policy" if options.precision != Precision::F32 => {
-            let problem =
-                format!("a model of architecture {architecture} computes in f32 only; leave out --precision");
-            return Err(TrainError::Checkpoint { path, problem });
-        }
         "compact" => compact::load(directory)
             .map(|(model, method, report)| (Model::World(Arc::new(model)), method, report))?,
         "full" => full::load(directory, options)

@@ -105,13 +105,16 @@ fn episodes(text: &str) -> std::result::Result<Episodes, String> {
     }
 }
 
-/// The episodes that the ranges name, in their order; beyond the store's end one of each range, for the error that it makes.
+/// The episodes that the ranges name, in their order. One beyond the store's end, or named twice, is an error.
 fn listed(ranges: &[Episodes], store: &Store) -> Result<Vec<usize>> {
     let all = ranges.iter().flat_map(|&(first, last)| first..=last.min(store.len().max(first)));
     let mut seen = BTreeSet::new();
-    let once = |episode| match seen.insert(episode) {
-        true => Ok(episode),
-        false => bail!("--episodes names episode {episode} twice"),
+    let once = |episode| {
+        store.view(episode)?;
+        match seen.insert(episode) {
+            true => Ok(episode),
+            false => bail!("--episodes names episode {episode} twice"),
+        }
     };
     all.map(once).collect()
 }
@@ -160,9 +163,7 @@ fn inspect(args: &StoreArgs) -> Result<()> {
 fn preview(args: &PreviewArgs) -> Result<()> {
     let store = Store::open(&args.store)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
-    let episodes = listed(&args.episodes, &store)?;
-    episodes.iter().try_for_each(|episode| store.view(*episode).map(|_| ()))?;
-    for episode in episodes {
+    for episode in listed(&args.episodes, &store)? {
         let frames = frames(&store, episode, args.size)?;
         let path = match args.format {
             Picture::Gif => {

@@ -71,6 +71,22 @@ fn the_published_page_has_the_tables_of_the_published_rows() {
     assert!(written == committed, "run `worldbench report benchmarks -o BENCHMARKS.md`");
 }
 
+#[test]
+fn statistics_that_cannot_be_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = root().join("checkpoints/gcbc-compact");
+    fs::copy(from.join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+    let config = fs::read_to_string(from.join("config.toml")).unwrap();
+    for (key, value) in [("proprio_mean", "nan"), ("proprio_std", "-1.0")] {
+        let (before, after) = config.split_once(&format!("{key} = [")).unwrap();
+        let (_, after) = after.split_once(',').unwrap();
+        fs::write(dir.path().join("config.toml"), format!("{before}{key} = [{value},{after}")).unwrap();
+        let output = worldbench(&["checkpoints", "verify", text(dir.path())]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains(key), "{}", stdout(&output));
+    }
+}
+
 /// Success and steps of every episode, by number of the pair.
 fn outcomes(result: &Path) -> Vec<(u64, bool, u64)> {
     let journal = fs::read_to_string(result.join("episodes.jsonl")).unwrap();

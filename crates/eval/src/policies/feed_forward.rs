@@ -26,6 +26,21 @@ impl Default for FeedForwardConfig {
     }
 }
 
+impl FeedForwardConfig {
+    /// Checks it for a policy that gives `chunk` actions in a forward pass.
+    ///
+    /// # Errors
+    /// When more actions are to be executed, or none.
+    pub fn check(&self, chunk: usize) -> Result<(), EvalError> {
+        let execute = self.execute;
+        if (1..=chunk).contains(&execute) {
+            return Ok(());
+        }
+        let problem = format!("execute = {execute}: this policy gives 1 to {chunk} actions at a time");
+        Err(EvalError::Options(problem))
+    }
+}
+
 /// A policy network and how it is used.
 pub struct FeedForward {
     name: String,
@@ -45,14 +60,8 @@ impl FeedForward {
         model: Arc<dyn GoalPolicy>,
         config: FeedForwardConfig,
     ) -> Result<Self, EvalError> {
-        let chunk = model.chunk();
-        if (1..=chunk).contains(&config.execute) {
-            return Ok(Self { name, checkpoint, model, config });
-        }
-        let given = config.execute;
-        Err(EvalError::Options(format!(
-            "execute = {given}: this policy gives 1 to {chunk} actions at a time"
-        )))
+        config.check(model.chunk())?;
+        Ok(Self { name, checkpoint, model, config })
     }
 }
 

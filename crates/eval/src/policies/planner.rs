@@ -89,11 +89,7 @@ impl Policy for Planner {
 
     fn begin(&self, context: EpisodeContext) -> Result<Box<dyn EpisodePolicy>, EvalError> {
         let fail = |message: String| failed(&self.name, context.index, message);
-        let block = self.model.action_block();
-        if self.plan.action_block != block {
-            let given = self.plan.action_block;
-            return Err(fail(format!("plan.action_block = {given}, but the model was trained on {block}")));
-        }
+        self.plan.check_block(self.model.action_block()).map_err(|e| fail(e.to_string()))?;
         let (goal, env) = (context.goal, context.env.domain());
         let mut eyes = Eyes::new(self.model.as_ref(), env, &goal.factors).map_err(fail)?;
         Ok(Box::new(Episode {
