@@ -16,9 +16,9 @@ pub struct PairArgs {
     /// Name of a protocol (see `protocol list`), or the path of a protocol file
     #[arg(long, value_name = "NAME|PATH", default_value = protocol::DEFAULT)]
     pub protocol: String,
-    /// Pairs to run: `dev` for tuning, `test` once, for the number that is published
-    #[arg(long, value_enum, default_value_t = Split::Dev)]
-    pub split: Split,
+    /// Pairs to run: `dev` for tuning, `test` once, for the number that is published [default: dev]
+    #[arg(long, value_enum)]
+    pub split: Option<Split>,
     /// Store that the pairs are drawn from, for protocols that draw them (swm-v1), in place of their frozen ones
     #[arg(long, value_name = "STORE")]
     pub data: Option<PathBuf>,
@@ -64,7 +64,7 @@ impl PairArgs {
                 bail!("protocol {} runs its own frozen pairs; leave --data out", protocol.name)
             }
             Some(path) => protocol.select_from(&Store::open(path)?, &path.display().to_string())?,
-            None => protocol.manifest(self.split.into())?,
+            None => protocol.manifest(self.split.unwrap_or(Split::Dev).into())?,
         };
         protocol.check(&manifest)?;
         Ok((protocol, manifest))

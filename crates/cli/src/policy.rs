@@ -16,6 +16,9 @@ use crate::config::unknown;
 use crate::learned::{self, Acting, Use};
 use crate::pairs::PairArgs;
 
+/// Longest time that an agent may take for an answer, seconds.
+const LONGEST_TIMEOUT: f64 = 86_400.0;
+
 /// Flags that choose what acts.
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("actor").required(true).multiple(true).args(["policy", "checkpoint", "policy_cmd"])))]
@@ -129,10 +132,11 @@ impl PolicyArgs {
     }
 
     fn external(&self, command: &str, env: DomainRef) -> Result<Loaded> {
-        let timeout = Duration::try_from_secs_f64(self.policy_timeout).ok().filter(|time| !time.is_zero());
-        let Some(timeout) = timeout else {
-            bail!("--policy-timeout {}: give a number of seconds above 0", self.policy_timeout);
-        };
+        let seconds = self.policy_timeout;
+        if !(seconds > 0.0 && seconds <= LONGEST_TIMEOUT) {
+            bail!("--policy-timeout {seconds}: give seconds above 0 and up to {LONGEST_TIMEOUT}, a day");
+        }
+        let timeout = Duration::from_secs_f64(seconds).max(Duration::from_nanos(1));
         ctrlc::set_handler(|| {
             external::kill_all();
             std::process::exit(130);

@@ -179,10 +179,15 @@ impl Layers {
     fn unknown_key(&self, error: &toml::de::Error) -> Option<ConfigError> {
         let (_, rest) = error.message().split_once("unknown field `")?;
         let (key, rest) = rest.split_once('`')?;
-        let known: Vec<&str> =
-            rest.lines().next().unwrap_or_default().split('`').skip(1).step_by(2).collect();
         let found = self.laid.iter().rev().find_map(|(origin, layer)| Some((origin, place(layer, key)?)));
         let (origin, prefix) = found?;
+        let mut known: Vec<&str> =
+            rest.lines().next().unwrap_or_default().split('`').skip(1).step_by(2).collect();
+        // The type does not list the key that chooses among its kinds; it is in the table.
+        let there = table_at(&self.table, &prefix).into_iter().flat_map(Table::keys);
+        let unlisted: Vec<&str> =
+            there.map(String::as_str).filter(|name| *name != key && !known.contains(name)).collect();
+        known.extend(unlisted);
         let hint = match nearest(key, known.iter().copied()) {
             Some(near) => format!("did you mean `{prefix}{near}`?"),
             None => format!("known here: {}", known.join(", ")),
@@ -258,6 +263,11 @@ fn place(table: &Table, key: &str) -> Option<String> {
     let within =
         |(name, value): (&String, &Value)| Some(format!("{name}.{}", place(value.as_table()?, key)?));
     if table.contains_key(key) { Some(String::new()) } else { table.iter().find_map(within) }
+}
+
+/// The table in `table` behind `prefix`, as [`place`] gives it.
+fn table_at<'a>(table: &'a Table, prefix: &str) -> Option<&'a Table> {
+    prefix.split_terminator('.').try_fold(table, |table, name| table.get(name)?.as_table())
 }
 
 /// The message with the key that it is about, on one line.
@@ -389,7 +399,8 @@ mod tests {
             (["solver.kind=cem", "solver.topq=8"], "did you mean `solver.topk`"),
             (["solver.kind=cme", "steps=3"], "--set solver.kind=cme: unknown variant `cme`"),
             (["solver=cem", "steps=3"], "takes a table, but got the string \"cem\"; set one of its keys"),
-            (["solver.path=y", "solver.topk=3"], "unknown key `solver.topk`; known here: path"),
+            (["solver.path=y", "solver.topk=3"], "unknown key `solver.topk`; known here: path, kind"),
+            (["solver.knid=cem", "steps=3"], "did you mean `solver.kind`"),
         ] {
             let error = set(&assignments).unwrap_err().to_string();
             assert!(error.contains(expect), "{error}");

@@ -112,7 +112,10 @@ impl CollectConfig {
     /// Names the setting that makes no sense and what it may be.
     pub fn check(&self) -> Result<(), CollectError> {
         let fail = |message: String| Err(CollectError::Config(message));
-        demonstrator(&self.env)?;
+        let foreign = demonstrator(&self.env)?.foreign(self);
+        if let Some(key) = foreign {
+            return fail(format!("{key} means nothing in {}; leave it out", self.env));
+        }
         if self.sources == 0 || !(self.keep_sources || self.replays_per_source > 0) {
             let nothing = "no episode to collect: `sources`, and without `keep_sources` `replays_per_source`, must be above 0";
             return fail(nothing.into());
@@ -326,6 +329,12 @@ fn same_env(store: &Store, env: DomainRef) -> Result<(), CollectError> {
 pub trait Demonstrator: Sync {
     /// The environment.
     fn env(&self) -> DomainRef;
+
+    /// A setting that was changed and that this demonstrator does not read.
+    fn foreign(&self, config: &CollectConfig) -> Option<&'static str> {
+        let _ = config;
+        None
+    }
 
     /// Records the demonstrator from a random start.
     ///

@@ -18,6 +18,17 @@ const CAPTION: usize = 12;
 /// Room between frames, px.
 const GAP: usize = 4;
 
+/// Whether `model` can draw its latents.
+///
+/// # Errors
+/// When it has no decoder.
+pub fn check(model: &dyn LatentModel) -> Result<(), EvalError> {
+    let drawn = model.picture(&vec![0.0; model.embedding()]);
+    drawn.map(|_| ()).ok_or_else(|| EvalError::Options(NO_DECODER.into()))
+}
+
+const NO_DECODER: &str = "this model has no decoder to imagine with; train dino-wm with a [model.decoder]";
+
 /// Writes a PNG of what `model` imagines from the first frame of `outcome` in `env` under the actions that were executed, below what
 /// really happened, one column per action block, the goal last.
 ///
@@ -69,7 +80,7 @@ fn picture(model: &dyn LatentModel, domain: DomainRef, outcome: &EpisodeOutcome)
     let imagined: Option<Vec<Vec<u8>>> =
         first.chunks_exact(width).chain(latents.chunks_exact(width)).map(|z| model.picture(z)).collect();
     let Some(imagined) = imagined else {
-        return Err(fail("this model has no decoder; train dino-wm with a [model.decoder]".into()));
+        return Err(fail(NO_DECODER.into()));
     };
     truth.push(goal_frame);
     let rows = [("true", truth), ("imagined", imagined)];

@@ -77,7 +77,7 @@ pub fn write_markdown(path: &Path, rows: &[RowResult], notes: &[String]) -> Resu
     }
     for checkpoint in rows.iter().filter_map(|row| row.checkpoint.as_ref()) {
         if !base.join(checkpoint).exists() {
-            tables = tables.replace(&checkpoint_link(checkpoint), &cell(checkpoint));
+            tables = tables.replace(&checkpoint_link(checkpoint), &plain(checkpoint));
         }
     }
     let page = if path.exists() {
@@ -141,7 +141,7 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], groups:
             format_args!(
                 "| {}{} | {} | {} | {} | {} | {checkpoint} |\n",
                 environment_link(&row.environment),
-                cell(&details),
+                plain(&details),
                 row.score.all.text(),
                 row.score.block_moved.text(),
                 group.trainings_text(),
@@ -153,11 +153,11 @@ fn section_text(out: &mut String, section: &Section, rows: &[RowResult], groups:
 
 /// Link to the environment's page: dynamics, success rule, factors.
 fn environment_link(environment: &str) -> String {
-    format!("[{}]({})", cell(environment_title(environment)), environment_page(environment))
+    format!("[{}]({})", plain(environment_title(environment)), environment_page(environment))
 }
 
 fn checkpoint_link(path: &str) -> String {
-    format!("[{}]({})", cell(path), path.replace(' ', "%20"))
+    format!("[{}]({})", plain(path), path.replace(' ', "%20"))
 }
 
 fn environment_page(environment: &str) -> String {
@@ -204,14 +204,14 @@ fn overview(out: &mut String, rows: &[RowResult], groups: &[SeedGroup]) {
             out,
             format_args!(
                 "| {} | {} | {} | {} | {} | {} | {}, {}, `{}` |\n",
-                cell(&group.label),
+                plain(&group.label),
                 environment_link(&row.environment),
                 row.score.all.text(),
                 row.score.block_moved.text(),
                 group.trainings_text(),
                 seconds(row.score.seconds_per_plan),
-                cell(&row.protocol),
-                cell(&row.split),
+                plain(&row.protocol),
+                plain(&row.split),
                 row.protocol_hash,
             ),
         );
@@ -225,7 +225,7 @@ fn seed_section(out: &mut String, rows: &[RowResult], groups: &[SeedGroup]) {
         .iter()
         .filter(|group| group.one_seed())
         .map(|group| {
-            cell(&format!("{} on {}", group.label, environment_title(&rows[group.rows[0]].environment)))
+            plain(&format!("{} on {}", group.label, environment_title(&rows[group.rows[0]].environment)))
         })
         .collect();
     if several.is_empty() && single.is_empty() {
@@ -240,7 +240,7 @@ fn seed_section(out: &mut String, rows: &[RowResult], groups: &[SeedGroup]) {
             out,
             format_args!(
                 "| {} | {} | {} | {} | {} | {} |\n",
-                cell(&group.label),
+                plain(&group.label),
                 environment_link(&rows[group.rows[0]].environment),
                 group.seeds_text(),
                 each(group, rows),
@@ -323,14 +323,14 @@ fn commands(out: &mut String, rows: &[RowResult], groups: &[SeedGroup]) {
                 out,
                 format_args!(
                     "* {} on {} ({}): `{}`\n",
-                    group.label,
+                    plain(&group.label),
                     environment_title(&row.environment),
                     seeds_text(&alike.iter().map(|&i| &rows[i]).collect::<Vec<_>>()),
                     row.command.replace('`', "'")
                 ),
             );
             for note in &row.notes {
-                push(out, format_args!("  * {note}\n"));
+                push(out, format_args!("  * {}\n", plain(note)));
             }
         }
     }
@@ -349,9 +349,19 @@ fn capital(name: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// Text that cannot break out of its table cell.
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+/// Text as it is, on one line: what Markdown reads as markup, or as the end of a table's cell, is escaped.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut before = ' ';
+    for c in text.chars() {
+        // An underscore within a word is no markup.
+        if "\\|`*<[$~".contains(c) || (c == '_' && !before.is_alphanumeric()) {
+            out.push('\\');
+        }
+        out.push(if matches!(c, '\n' | '\r') { ' ' } else { c });
+        before = c;
+    }
+    out
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use crate::goal::{GoalEncoder, GoalTraining};
 
 /// More threads than any machine has cores for.
 pub const MOST_THREADS: usize = 1024;
+/// Widest layer of a compact encoder.
+const MOST_WIDTH: usize = 1 << 16;
 
 /// The method, which decides what keeps the embedding from collapsing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -390,8 +392,12 @@ pub(crate) fn check_encoder(encoder: &EncoderConfig, key: &str) -> Result<(), Tr
     if !(16..=512).contains(&resolution) || !resolution.is_multiple_of(step) {
         return fail(format!("resolution = {resolution} must be a multiple of {step} in 16..=512"));
     }
-    if encoder.latent < 2 {
-        return fail(format!("latent = {} must be at least 2", encoder.latent));
+    if !(2..=MOST_WIDTH).contains(&encoder.latent) {
+        return fail(format!("latent = {} must lie in 2..={MOST_WIDTH}", encoder.latent));
+    }
+    let largest = encoder.widths.iter().copied().chain([encoder.hidden]).max().unwrap_or_default();
+    if largest > MOST_WIDTH {
+        return fail(format!("widths and hidden: {largest} is more than {MOST_WIDTH}"));
     }
     Ok(())
 }
@@ -414,6 +420,8 @@ mod tests {
             ("model.weights.std = -3.0", "model.weights.std = -3"),
             ("model.weights.sigreg = 1e300", "model.weights.sigreg = inf"),
             ("model.width = 1", "model.width at least 2"),
+            ("model.encoder.latent = 100000000", "model.encoder.latent = 100000000 must lie in 2..=65536"),
+            ("model.encoder.hidden = 100000000", "100000000 is more than 65536"),
         ] {
             let mut table = preset.clone();
             let (key, value) = setting.split_once(" = ").unwrap();

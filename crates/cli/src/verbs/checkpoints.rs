@@ -173,6 +173,15 @@ fn verify(directories: &[PathBuf]) -> Result<Outcome> {
             Err(error) => {
                 outcome = Outcome::Miss;
                 print(format!("{}: MISS: {}", directory.display(), describe(&error.into())))?;
+                let mut below = Vec::new();
+                // The error itself says what is wrong with a directory that cannot be read.
+                let _ = find(directory, &mut below);
+                if let Some(first) = below.iter().find(|found| *found != directory) {
+                    let (count, first) = (below.len(), first.display());
+                    print(format!(
+                        "  {count} lie below it, such as {first}; see `worldbench checkpoints list`"
+                    ))?;
+                }
             }
         }
     }

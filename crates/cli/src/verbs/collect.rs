@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use worldbench_data::Store;
 use worldbench_eval::{CollectConfig, collect};
 
 use crate::{
-    config::{COLLECT, ConfigArgs, environment},
+    config::{COLLECT, ConfigArgs, environment, preset_text},
     output::{Outcome, bar, make_parent, print, print_json},
 };
 
@@ -52,6 +52,14 @@ fn resolve(args: &Args) -> Result<CollectConfig> {
     let own = env.replace('_', "-");
     if flags.preset.is_none() && flags.config.is_none() && COLLECT.iter().any(|(known, _)| *known == own) {
         flags.preset = Some(own);
+    }
+    if let Some(preset) = &flags.preset {
+        let (origin, text) = preset_text(COLLECT, preset)?;
+        let table: Option<toml::Table> = text.parse().ok();
+        let own = table.as_ref().and_then(|table| table.get("env")?.as_str());
+        if let Some(own) = own.filter(|own| *own != env) {
+            bail!("--env {env}: {origin} is for {own}; leave one of the two out");
+        }
     }
     flags.set.push(format!("env=\"{env}\""));
     flags.resolve(COLLECT)

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use worldbench_eval::Protocol;
-use worldbench_eval::diagnose::{Part, Report, diagnose};
+use worldbench_eval::diagnose::{Part, Phase, Report, diagnose};
 use worldbench_eval::protocol::{DEFAULT, Split};
 use worldbench_train::checkpoint::write_atomic;
 
 use crate::learned::planner_config;
-use crate::output::{Outcome, print, print_json, table};
+use crate::output::{Outcome, bar, print, print_json, table};
 
 /// Examine a checkpoint: what limits its score, eyes, dynamics, cost or planner
 ///
@@ -58,7 +58,18 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let manifest = protocol.manifest(Split::Dev)?;
     let directory = args.out.as_ref().unwrap_or(&args.checkpoint);
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let report = diagnose(&model, &config, &protocol, &manifest, args.pairs, &|now| eprintln!("{now}"))?;
+    let bar = bar(0, "");
+    let watch = |now: Phase| {
+        bar.set_message(now.what.to_string());
+        bar.set_length(now.total as u64);
+        bar.set_position(now.done as u64);
+        // A log file has no progress bar.
+        if bar.is_hidden() && now.done == now.total {
+            eprintln!("{}: {} pairs", now.what, now.total);
+        }
+    };
+    let report = diagnose(&model, &config, &protocol, &manifest, args.pairs, &watch)?;
+    bar.finish_and_clear();
     let picture = directory.join("diagnosis.png");
     report.write_picture(&picture)?;
     let text = serde_json::to_string_pretty(&report)? + "\n";

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use worldbench_eval::{gif::write_gif, imagine, runner::run_episode};
 
 use crate::{
@@ -47,6 +47,14 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if let Some(path) = args.imagine.as_ref().filter(|path| path.extension().is_none_or(|e| e != "png")) {
         bail!("--imagine {}: a PNG is written; let the name end in .png", path.display());
     }
+    let drawing = match (&args.imagine, &args.policy.checkpoint) {
+        (Some(path), Some(checkpoint)) => {
+            let model = worldbench_train::load(checkpoint)?.world(checkpoint)?;
+            imagine::check(model.as_ref()).with_context(|| checkpoint.display().to_string())?;
+            Some((path, model))
+        }
+        _ => None,
+    };
     let policies = args.policy.load(&args.pairs)?;
     let [loaded] = policies.as_slice() else { bail!("`plan` runs one policy; give one name to --policy") };
     let (protocol, manifest) = args.pairs.resolve(trained_on(&policies))?;
@@ -57,8 +65,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     let outcome = run_episode(&protocol, pair, args.episode, loaded.policy.as_ref(), args.seed)?;
     write_gif(&args.out, env, &outcome)?;
-    if let (Some(path), Some(checkpoint)) = (&args.imagine, &args.policy.checkpoint) {
-        let model = worldbench_train::load(checkpoint)?.world(checkpoint)?;
+    if let Some((path, model)) = drawing {
         imagine::write(path, model.as_ref(), env, &outcome)?;
     }
     if args.json {

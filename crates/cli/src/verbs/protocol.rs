@@ -74,7 +74,8 @@ struct MakeArgs {
 struct VerifyArgs {
     #[command(flatten)]
     pairs: PairArgs,
-    /// A manifest file, in place of the protocol's own; that it is one of this protocol and --split is checked
+    /// A manifest file, in place of the protocol's own; that it is one of this protocol, and of --split where given, is
+    /// checked
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     manifest: Option<PathBuf>,
     /// Also make the pairs again and compare them to the bit
@@ -204,7 +205,7 @@ fn make(args: &MakeArgs) -> Result<Outcome> {
             bail!("protocol {} draws its pairs from a data set; give one with --data", protocol.name)
         }
         None => {
-            let config = HeldOutConfig::new(&protocol, split_name(args.pairs.split));
+            let config = HeldOutConfig::new(&protocol, split_name(args.pairs.split.unwrap_or(Split::Dev)));
             let (manifest, dropped) = make_manifest(&config)?;
             taken = format!(
                 "starts not taken: {} not replayable, {} solved at once, {} out of view",
@@ -223,10 +224,10 @@ fn make(args: &MakeArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// In what a file's pairs are not those of `split` of `protocol`.
-fn mismatches(protocol: &Protocol, manifest: &Manifest, split: Split) -> Result<Vec<String>> {
+/// In what a file's pairs are not those of `protocol`, and of `split` where one is asked for.
+fn mismatches(protocol: &Protocol, manifest: &Manifest, split: Option<Split>) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    let (name, pairs, split) = (&protocol.name, manifest.pairs.len(), split_name(split));
+    let (name, pairs) = (&protocol.name, manifest.pairs.len());
     // A manifest that the protocol names may still have to be made.
     let own = protocol.manifests().unwrap_or_default();
     if own.iter().all(|own| own.pairs != manifest.pairs) {
@@ -241,7 +242,9 @@ fn mismatches(protocol: &Protocol, manifest: &Manifest, split: Split) -> Result<
             found.push(format!("there are {pairs} pairs, and {name} has {wanted}"));
         }
     }
-    if protocol.selection.is_none() && manifest.split != split {
+    if let Some(split) =
+        split.map(split_name).filter(|&split| protocol.selection.is_none() && split != manifest.split)
+    {
         found.push(format!("the split is `{}`, not `{split}`; see --split", manifest.split));
     }
     Ok(found)
@@ -264,7 +267,8 @@ fn verify(args: &VerifyArgs) -> Result<Outcome> {
             bail!("--remake makes pairs from reserved streams; {} draws its pairs", protocol.name)
         }
         true => {
-            let config = HeldOutConfig::new(&protocol, split_name(args.pairs.split));
+            let split = args.pairs.split.map_or(manifest.split.clone(), |split| split_name(split).into());
+            let config = HeldOutConfig::new(&protocol, &split);
             Some(make_manifest(&config)?.0.pairs == manifest.pairs)
         }
         false => None,

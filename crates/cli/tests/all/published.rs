@@ -72,6 +72,13 @@ fn the_published_page_has_the_tables_of_the_published_rows() {
 }
 
 #[test]
+fn a_directory_above_checkpoints_is_told_where_they_lie() {
+    let output = worldbench(&["checkpoints", "verify", text(&root().join("checkpoints"))]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("lie below it, such as"), "{}", stdout(&output));
+}
+
+#[test]
 fn statistics_that_cannot_be_are_found() {
     let dir = tempfile::tempdir().unwrap();
     let from = root().join("checkpoints/gcbc-compact");

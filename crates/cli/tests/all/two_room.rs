@@ -108,14 +108,17 @@ fn a_manifest_of_another_protocol_or_split_is_a_miss() {
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../protocols/manifests/push_t");
     for (file, protocol, split, expect) in [
         ("held-out-dev.json", "held-out", "dev", "ok"),
+        ("held-out-test.json", "held-out", "", "ok"),
         ("held-out-dev.json", "held-out", "test", "the split is `dev`, not `test`"),
         ("held-out-dev.json", "strict", "dev", "those of held-out/dev, not of strict"),
         ("moderate-test.json", "strict", "test", "those of moderate/test, not of strict"),
         ("swm-v1.json", "held-out", "dev", "there are 50 pairs, and held-out has 200"),
     ] {
         let file = manifests.join(file);
-        let words =
-            ["protocol", "verify", "--manifest", text(&file), "--protocol", protocol, "--split", split];
+        let mut words = vec!["protocol", "verify", "--manifest", text(&file), "--protocol", protocol];
+        if !split.is_empty() {
+            words.extend(["--split", split]);
+        }
         let output = worldbench(&words);
         let shown = stdout(&output);
         assert_eq!(output.status.success(), expect == "ok", "{words:?}: {shown}");

@@ -60,6 +60,10 @@ fn typos_name_the_nearest_known() {
         (&["fovs", "pusht"], "did you mean `push_t`"),
         (&["fovs", "two_rooms"], "did you mean `two_room`"),
         (&["perf", "env", "--env", "tworoom"], "did you mean `two_room`"),
+        (
+            &["config", "show", "train", "--preset", "lewm-compact", "--set", "model.architectur=x"],
+            "did you mean `model.architecture`",
+        ),
         (&["replya"], "replay"),
     ] {
         let message = refused(args);
@@ -106,6 +110,24 @@ fn bad_input_is_refused_with_a_remedy() {
         (&["perf", "peak", "--precision", "f64"], "f32 or bf16"),
         (&["selftest", "--device", "tpu"], "vulkan"),
         (&["config", "show", "--config", "no/such.toml"], "no/such.toml"),
+        (&["config", "show", "train"], "one of pldm-compact"),
+        (
+            &["collect", "--out", "x.wbs", "--env", "push_t", "--preset", "two-room-smoke"],
+            "preset two-room-smoke is for two_room",
+        ),
+        (
+            &["collect", "--out", "x.wbs", "--env", "two-room", "--preset", "smoke"],
+            "preset smoke is for push_t",
+        ),
+        (
+            &["collect", "--out", "x.wbs", "--env", "two-room", "--set", "expert.pushes=9"],
+            "expert means nothing in two_room",
+        ),
+        (&["eval", "--policy-cmd", "true", "--policy-timeout", "inf"], "up to 86400"),
+        (
+            &["plan", "--checkpoint", "../../checkpoints/lewm-compact", "--imagine", "target/x.png"],
+            "no decoder to imagine with",
+        ),
     ] {
         let message = refused(args);
         assert!(message.contains(expect), "{args:?}: {message}");
@@ -120,6 +142,15 @@ fn configurations_are_layered() {
         output.status.success() && shown.contains("seed = 3") && shown.contains("sources = 8"),
         "{shown}"
     );
+    let train = ["config", "show", "train", "--preset", "lewm-compact", "--set", "model.weights.sigreg=0.5"];
+    let shown = stdout(&worldbench(&train));
+    assert!(shown.contains("method = \"lewm\"") && shown.contains("sigreg = 0.5"), "{shown}");
+    for other in [["plan", "cem"], ["pretrain", "push_t"], ["bench", "standard"]] {
+        assert!(
+            worldbench(&["config", "show", other[0], "--preset", other[1]]).status.success(),
+            "{other:?}"
+        );
+    }
     // Another kind brings its own defaults, whatever was set before it.
     let output = worldbench(&["config", "show", "solver", "--set", "samples=8", "--set", "kind=mppi"]);
     let shown = stdout(&output);

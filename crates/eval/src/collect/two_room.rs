@@ -23,6 +23,12 @@ impl Demonstrator for TwoRoomDemonstrator {
         domain::<TwoRoom>()
     }
 
+    fn foreign(&self, config: &CollectConfig) -> Option<&'static str> {
+        let ignored = CollectConfig::default();
+        let effort = (config.expert != ignored.expert).then_some("expert");
+        effort.or((config.max_steps != ignored.max_steps).then_some("max_steps"))
+    }
+
     fn expert(
         &self,
         config: &CollectConfig,

@@ -13,6 +13,7 @@ mod swap;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -27,7 +28,7 @@ use crate::outcome::Rate;
 use crate::plot::{Plot, Series, text, write_png};
 use crate::policies::PlannerConfig;
 use crate::policies::planner::{ACTION, Eyes, failed};
-use crate::runner::{goal_at, reset};
+use crate::runner::{Progress, goal_at, reset};
 use crate::{EpisodeContext, EvalError, EvalOptions, Manifest, Pair, Protocol, evaluate};
 use swap::{Problem, SwapCost};
 
@@ -54,6 +55,20 @@ pub struct Report {
     pub planner: PlannerConfig,
 }
 
+/// How far an examination is.
+#[derive(Clone, Copy, Debug)]
+pub struct Phase<'a> {
+    /// What is being done.
+    pub what: &'a str,
+    /// Pairs that it is done for.
+    pub done: usize,
+    /// Pairs in all.
+    pub total: usize,
+}
+
+/// Told of every pair, from any thread.
+pub type Watch<'a> = &'a (dyn Fn(Phase) + Sync);
+
 /// One cell of the swap.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cell {
@@ -79,7 +94,7 @@ struct Clip {
 }
 
 /// Examines `model` with the planner of `config` on the first `pairs` pairs of `manifest`; the probe is fitted on
-/// the others. `progress` is told what is done.
+/// the others. `watch` is told how far it is.
 ///
 /// # Errors
 /// When the manifest has no pairs to fit on, the configuration makes no sense, or model or environment fail.
@@ -89,7 +104,7 @@ pub fn diagnose(
     protocol: &Protocol,
     manifest: &Manifest,
     pairs: usize,
-    progress: &(dyn Fn(&str) + Sync),
+    watch: Watch,
 ) -> Result<Report, EvalError> {
     if pairs == 0 || pairs >= manifest.pairs.len() {
         let most = manifest.pairs.len().saturating_sub(1);
@@ -99,13 +114,9 @@ pub fn diagnose(
     }
     let env = protocol.env()?;
     let scene = env.scene(&Default::default())?;
-    progress("replaying and encoding the recordings");
-    let clips: Vec<Clip> = manifest
-        .pairs
-        .par_iter()
-        .enumerate()
-        .map(|(i, pair)| clip(model.as_ref(), env, pair).map_err(|message| failed("diagnose", i, message)))
-        .collect::<Result<_, _>>()?;
+    let clips = for_each(&manifest.pairs, ("encoding the recordings", watch), |i, pair| {
+        clip(model.as_ref(), env, pair).map_err(|message| failed("diagnose", i, message))
+    })?;
     let (held_out, fitted) = clips.split_at(pairs);
     let (probe, frames) = pose(model.as_ref(), env, &scene, fitted, held_out)?;
     let open_loop = open_loop(model.as_ref(), held_out).map_err(|message| failed("diagnose", 0, message))?;
@@ -118,10 +129,25 @@ pub fn diagnose(
         plan: config.plan.clone(),
         objective: config.objective,
     };
-    progress("ranking candidates");
-    let rank_correlation = rank_correlation(&subject, protocol, &manifest.pairs[..pairs.min(RANKED)])?;
-    let swap = cells(&subject, protocol, manifest, pairs, progress)?;
+    let rank_correlation = rank_correlation(&subject, protocol, &manifest.pairs[..pairs.min(RANKED)], watch)?;
+    let swap = cells(&subject, protocol, manifest, pairs, watch)?;
     Ok(Report { pairs, frames, probe, open_loop, rank_correlation, swap, planner: config.clone() })
+}
+
+/// What `of` makes of every pair, in order; the watch is told of each under the name beside it.
+fn for_each<T: Send>(
+    pairs: &[Pair],
+    (what, watch): (&str, Watch),
+    of: impl Fn(usize, &Pair) -> Result<T, EvalError> + Sync,
+) -> Result<Vec<T>, EvalError> {
+    let (total, done) = (pairs.len(), AtomicUsize::new(0));
+    watch(Phase { what, done: 0, total });
+    let one = |(index, pair)| {
+        let made = of(index, pair)?;
+        watch(Phase { what, done: 1 + done.fetch_add(1, Ordering::Relaxed), total });
+        Ok(made)
+    };
+    pairs.par_iter().enumerate().map(one).collect()
 }
 
 fn clip(model: &dyn LatentModel, domain: DomainRef, pair: &Pair) -> Result<Clip, String> {
@@ -199,8 +225,13 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
 
 /// Plans once from every pair's start with the learned model, and compares the order of its candidates with that
 /// of the true distances; mean over pairs for each iteration.
-fn rank_correlation(subject: &Subject, protocol: &Protocol, pairs: &[Pair]) -> Result<Vec<f64>, EvalError> {
-    let of = |(index, pair): (usize, &Pair)| -> Result<Vec<f64>, EvalError> {
+fn rank_correlation(
+    subject: &Subject,
+    protocol: &Protocol,
+    pairs: &[Pair],
+    watch: Watch,
+) -> Result<Vec<f64>, EvalError> {
+    let of = |index: usize, pair: &Pair| -> Result<Vec<f64>, EvalError> {
         let stream = Stream::new(0, "diagnose ranks", &[index as u64]);
         let domain = protocol.env()?;
         let scene = domain.scene(&pair.factors)?;
@@ -237,7 +268,7 @@ fn rank_correlation(subject: &Subject, protocol: &Protocol, pairs: &[Pair]) -> R
         };
         iterations.map_err(fail)?.iter().map(correlation).collect()
     };
-    let all: Vec<Vec<f64>> = pairs.par_iter().enumerate().map(of).collect::<Result<_, _>>()?;
+    let all = for_each(pairs, ("ranking candidates", watch), of)?;
     let iterations = all.iter().map(Vec::len).min().unwrap_or(0);
     let mean = |i: usize| all.iter().map(|one| one[i]).sum::<f64>() / all.len() as f64;
     Ok((0..iterations).map(mean).collect())
@@ -248,16 +279,18 @@ fn cells(
     protocol: &Protocol,
     manifest: &Manifest,
     pairs: usize,
-    progress: &(dyn Fn(&str) + Sync),
+    watch: Watch,
 ) -> Result<Vec<Cell>, EvalError> {
     let mut cells = Vec::new();
     for dynamics in [Part::Learned, Part::True] {
         for cost in [Part::Learned, Part::True] {
             let swap = Swap { subject: subject.clone(), dynamics, cost };
-            let options = EvalOptions { limit: Some(pairs), ..EvalOptions::default() };
+            let what = format!("{dynamics:?} dynamics, {cost:?} cost").to_lowercase();
+            let progress = |now: &Progress| watch(Phase { what: &what, done: now.done, total: now.total });
+            let options =
+                EvalOptions { limit: Some(pairs), progress: Some(&progress), ..EvalOptions::default() };
             let score = evaluate(protocol, manifest, &swap, &options)?.score;
             cells.push(Cell { dynamics, cost, all: score.all, block_moved: score.block_moved });
-            progress(&format!("dynamics {dynamics:?}, cost {cost:?}: {}", score.all.text()));
         }
     }
     Ok(cells)

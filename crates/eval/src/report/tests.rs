@@ -44,6 +44,17 @@ fn rows_show_interval_bounds_and_checkpoint() {
     assert!(page.contains("), held-out | 10.0 %") && page.contains("), strict | 5.0 %"), "{page}");
 }
 
+/// An agent's command is shown as it was typed.
+#[test]
+fn text_of_others_is_no_markup() {
+    let mut agent = row(System::External, 10);
+    agent.variant = "python3 -c 'a*b*c' \\ <b> `x` __init__ my_agent.py".into();
+    let page = markdown(&[agent], &[]);
+    let shown = "a\\*b\\*c' \\\\ \\<b> \\`x\\` \\_\\_init_\\_ my_agent.py";
+    assert!(page.contains(shown), "{page}");
+    assert_eq!(page.matches(shown).count(), page.matches("my_agent.py").count(), "{page}");
+}
+
 #[test]
 fn a_page_keeps_its_authors_text() {
     let dir = tempfile::tempdir().unwrap();

@@ -26,7 +26,9 @@ use crate::output::{Outcome, bar, command_line, print};
 use crate::policy::load_policy;
 
 use self::collected::Collected;
-use self::preset::{Model, Preset, choose, read_with_included, split};
+use self::preset::{Model, choose, read_with_included, split};
+
+pub use self::preset::Preset;
 
 /// Run a benchmark: collect data, train the baselines, score them beside floor and ceiling
 ///
