@@ -261,7 +261,7 @@ fn warnings(all: &Paired, sides: &[&Side; 2]) -> Vec<String> {
 /// Whether all evaluations of a learned side use the same weights.
 fn one_training(side: &Side) -> bool {
     let weights = |run: &ResultDir| {
-        run.row.checkpoint.clone().zip(run.episodes.as_ref().map(|(key, _)| key.checkpoint.clone()))
+        run.episodes.as_ref().map(|(key, _)| key.checkpoint.clone()).filter(|hash| !hash.is_empty())
     };
     let first = side.runs.first().and_then(weights);
     first.is_some() && side.runs.iter().all(|run| weights(run) == first)

@@ -6,8 +6,8 @@
 //!
 //! An evaluation places the start state into a fresh environment, which has no contact history; the recording had
 //! one. So a pair is kept only if its recorded actions succeed *from there*, by the protocol's own rule, and if the start
-//! does not satisfy the goal. Start and goal must also be visible. Nothing is selected for the block to move: in about nine
-//! of ten pairs it does, because the expert spends little time far from it.
+//! does not satisfy the goal. Start and goal must also be visible. Nothing is selected for the block to move: in 84.5 %
+//! of the `dev` and 74.5 % of the `test` pairs of `held-out` it does, because the expert spends little time far from it.
 
 use rayon::prelude::*;
 use worldbench_core::Stream;

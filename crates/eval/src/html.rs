@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::provenance::{Provenance, Training};
-use crate::report::{bound, budget_note, environment_title, hard_notes};
+use crate::report::{COST_NOTE, bound, budget_note, environment_page, environment_title, hard_notes};
 use crate::rows::{hard_label, tail};
 use crate::sections::{FURTHER, INVERSE_Q, INVERSE_Q_ABOUT, MAIN, Section};
 use crate::seeds::{self, SeedGroup};
@@ -44,6 +44,8 @@ struct Data<'a> {
     hard: &'static str,
     /// What the hard pairs of each environment are.
     hard_notes: Vec<String>,
+    /// What a reader of the costs should know.
+    cost_note: &'static str,
     made: &'a Provenance,
 }
 
@@ -60,6 +62,8 @@ struct Row<'a> {
     reference: bool,
     environment: &'a str,
     environment_title: &'a str,
+    /// Its page, where there is one beside the report.
+    environment_page: Option<String>,
     protocol: &'a str,
     split: &'a str,
     hash: &'a str,
@@ -74,6 +78,8 @@ struct Row<'a> {
     ceiling: Option<f64>,
     group: usize,
     trainings: usize,
+    /// What tells the row from others of its group: `seed 1`; empty where it is the only one.
+    seeds: String,
     checkpoint: Option<&'a str>,
     checkpoint_hash: Option<&'a str>,
     settings: Option<&'a str>,
@@ -120,17 +126,18 @@ struct Episode {
 /// # Errors
 /// When a training log is damaged or the file cannot be written.
 pub fn write_html(path: &Path, results: &[ResultDir], made: &Provenance) -> Result<(), EvalError> {
-    crate::runner::write_atomic(path, html(results, made)?.as_bytes())
+    let base = path.parent().unwrap_or(Path::new(""));
+    crate::runner::write_atomic(path, html(results, made, base)?.as_bytes())
 }
 
-/// The page of `results`.
+/// The page of `results`, to lie in the directory `base`.
 ///
 /// # Errors
 /// When a training log is damaged.
-pub fn html(results: &[ResultDir], made: &Provenance) -> Result<String, EvalError> {
+pub fn html(results: &[ResultDir], made: &Provenance, base: &Path) -> Result<String, EvalError> {
     let mut kept = usize::MAX;
     loop {
-        let page = page(results, made, kept)?;
+        let page = page(results, made, (kept, base))?;
         if page.len() <= LARGEST || kept == 0 {
             return Ok(page);
         }
@@ -140,9 +147,13 @@ pub fn html(results: &[ResultDir], made: &Provenance) -> Result<String, EvalErro
     }
 }
 
-/// The page with at most `kept` animations per row.
-fn page(results: &[ResultDir], made: &Provenance, kept: usize) -> Result<String, EvalError> {
-    let data = data(results, made, kept)?;
+/// The page, to lie in `base`, with at most `kept` animations per row.
+fn page(results: &[ResultDir], made: &Provenance, (kept, base): (usize, &Path)) -> Result<String, EvalError> {
+    let mut data = data(results, made, kept)?;
+    for row in &mut data.rows {
+        let page = environment_page(row.environment);
+        row.environment_page = base.join(&page).exists().then_some(page);
+    }
     let json =
         serde_json::to_string(&data).map_err(|e| EvalError::Options(format!("the page's data: {e}")))?;
     // A script element ends at the first `</script`, wherever it stands.
@@ -183,12 +194,14 @@ fn data<'a>(results: &'a [ResultDir], made: &'a Provenance, kept: usize) -> Resu
         budget_note: budget_note(&rows),
         hard: hard_label(&rows),
         hard_notes: hard_notes(&rows),
+        cost_note: COST_NOTE,
         made,
     })
 }
 
 fn describe<'a>(result: &'a ResultDir, rows: &[RowResult], group: usize, seeds: &SeedGroup) -> Row<'a> {
     let row = &result.row;
+    let tag = seeds.tag(row);
     let rate = |rate: &crate::outcome::Rate| {
         json!({
             "n": rate.n, "successes": rate.successes, "rate": rate.rate,
@@ -197,13 +210,14 @@ fn describe<'a>(result: &'a ResultDir, rows: &[RowResult], group: usize, seeds: 
     };
     Row {
         system: row.system,
-        name: row.label(),
+        name: if tag.is_empty() { row.label() } else { format!("{}, {tag}", row.label()) },
         short: format!("{} {}", row.system.label(), row.planner).trim_end().into(),
         variant: &row.variant,
         details: tail(row),
         reference: row.system.is_reference(),
         environment: &row.environment,
         environment_title: environment_title(&row.environment),
+        environment_page: None,
         protocol: &row.protocol,
         split: &row.split,
         hash: &row.protocol_hash,
@@ -218,6 +232,7 @@ fn describe<'a>(result: &'a ResultDir, rows: &[RowResult], group: usize, seeds: 
         ceiling: bound(row, rows, System::Oracle),
         group,
         trainings: seeds.trainings,
+        seeds: tag,
         checkpoint: row.checkpoint.as_deref(),
         checkpoint_hash: None,
         settings: None,
@@ -328,7 +343,7 @@ mod tests {
     fn the_page_holds_all_rows_and_their_episodes() {
         let results = committed();
         let made = Provenance::here("worldbench report benchmarks/push_t -o report.html", 1);
-        let page = html(&results, &made).unwrap();
+        let page = html(&results, &made, Path::new("")).unwrap();
         assert!(page.len() < LARGEST);
         let data = embedded(&page);
         assert_eq!(data["rows"].as_array().unwrap().len(), results.len());
@@ -352,7 +367,7 @@ mod tests {
         let mut results = committed();
         results.truncate(1);
         results[0].row.notes = vec!["</script><script>alert(1)</script><!--".into()];
-        let page = html(&results, &Provenance::here("x", 1)).unwrap();
+        let page = html(&results, &Provenance::here("x", 1), Path::new("")).unwrap();
         assert_eq!(page.matches("</script>").count(), 2);
         assert_eq!(embedded(&page)["rows"][0]["notes"][0], "</script><script>alert(1)</script><!--");
         for outside in ["src=\"http", "@import", "url(http", "fetch("] {

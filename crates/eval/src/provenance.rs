@@ -89,6 +89,9 @@ pub struct Training {
     /// Most memory that the process held, bytes.
     #[serde(default)]
     pub peak_memory: Option<u64>,
+    /// The machine; none where it was not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
 }
 
 impl Provenance {
@@ -133,8 +136,9 @@ impl Training {
     /// # Errors
     /// When the provenance is damaged.
     pub fn of_checkpoint(dir: &Path) -> Result<Option<Self>, EvalError> {
-        if let Some(training) = Provenance::load(dir)?.and_then(|found| found.training) {
-            return Ok(Some(training));
+        if let Some(Provenance { training: Some(training), machine, .. }) = Provenance::load(dir)? {
+            // Earlier versions name it outside only.
+            return Ok(Some(Self { machine: training.machine.or(Some(machine)), ..training }));
         }
         Ok(std::fs::read_to_string(dir.join("card.md")).ok().and_then(|card| Self::of_card(&card)))
     }
@@ -159,6 +163,7 @@ impl Training {
             threads: before(" threads")?.parse().ok()?,
             data_hash: after(", hash ").unwrap_or_default().into(),
             peak_memory: None,
+            machine: None,
         })
     }
 }
@@ -240,7 +245,8 @@ mod tests {
         assert!(here.machine.cores > 0 && here.finished.ends_with('Z'));
         here.save(dir.path()).unwrap();
         assert_eq!(Provenance::load(dir.path()).unwrap(), Some(here));
-        assert_eq!(Training::of_checkpoint(dir.path()).unwrap(), Some(training));
+        let of_checkpoint = Training::of_checkpoint(dir.path()).unwrap().unwrap();
+        assert_eq!(of_checkpoint, Training { machine: Some(Machine::here()), ..training });
         std::fs::write(dir.path().join(PROVENANCE_FILE), "{").unwrap();
         assert!(Provenance::load(dir.path()).unwrap_err().to_string().contains(PROVENANCE_FILE));
     }

@@ -3,12 +3,17 @@
 //! One section per system in a fixed order, whether it has been run or not, so that the page always says what is
 //! missing. It is made from the rows alone and can be written again after every one of them.
 
+mod cost;
+
 use std::{collections::BTreeSet, fmt::Write, path::Path};
 
 use worldbench_env::{Subset, domain, environment::ALL};
 
+pub(crate) use cost::COST_NOTE;
+
 use crate::{
     EvalError, RowResult, System,
+    provenance::Training,
     rows::{hard_label, seconds, seeds_text, tail},
     sections::{FURTHER, INVERSE_Q, INVERSE_Q_ABOUT, MAIN, Section},
     seeds::{self, SeedGroup},
@@ -30,10 +35,11 @@ const END: &str = "<!-- To here. -->";
 /// How a new page begins.
 const HEAD: &str = "# Baseline\n\nOverview & benchmarking of baseline world models\n\n";
 
-/// The page made from `rows`; `notes` go below the summary (machine, data, date of the run ...).
+/// The page made from `rows` and the trainings behind them, where those are known, one for each; `notes` go on top
+/// (machine, data, date of the run ...).
 #[must_use]
-pub fn markdown(rows: &[RowResult], notes: &[String]) -> String {
-    page(HEAD, &tables(rows, notes), "\n")
+pub fn markdown(rows: &[RowResult], trainings: &[Option<Training>], notes: &[String]) -> String {
+    page(HEAD, &tables(rows, trainings, notes), "\n")
 }
 
 /// The tables between their marks, with the text before and after them.
@@ -41,7 +47,7 @@ fn page(before: &str, tables: &str, after: &str) -> String {
     format!("{before}{BEGIN}\n{tables}\n{END}{after}")
 }
 
-fn tables(rows: &[RowResult], notes: &[String]) -> String {
+fn tables(rows: &[RowResult], trainings: &[Option<Training>], notes: &[String]) -> String {
     let mut out = String::new();
     for note in notes {
         push(&mut out, format_args!("\n{note}\n"));
@@ -59,17 +65,23 @@ fn tables(rows: &[RowResult], notes: &[String]) -> String {
         section_text(&mut out, section, rows, &groups, "##");
     }
     seed_section(&mut out, rows, &groups);
+    cost::section(&mut out, rows, trainings, &groups);
     reference_section(&mut out, rows);
     commands(&mut out, rows, &groups);
     out
 }
 
-/// Writes the page to `path` in one rename. What an author wrote around the tables of a page that is there already stays.
+/// Writes the page, as [`markdown`] makes it, to `path` in one rename. What an author wrote around the tables of a page that is there already stays.
 ///
 /// # Errors
 /// When the file cannot be written, or holds a page whose tables cannot be told from the author's text.
-pub fn write_markdown(path: &Path, rows: &[RowResult], notes: &[String]) -> Result<(), EvalError> {
-    let mut tables = tables(rows, notes);
+pub fn write_markdown(
+    path: &Path,
+    rows: &[RowResult],
+    trainings: &[Option<Training>],
+    notes: &[String],
+) -> Result<(), EvalError> {
+    let mut tables = tables(rows, trainings, notes);
     // Elsewhere than in the repository there are no pages of the environments to link to, and no kept checkpoints.
     let base = path.parent().unwrap_or(Path::new(""));
     for env in ALL.iter().filter(|env| !base.join(environment_page(env.name)).exists()) {
@@ -160,7 +172,7 @@ fn checkpoint_link(path: &str) -> String {
     format!("[{}]({})", plain(path), path.replace(' ', "%20"))
 }
 
-fn environment_page(environment: &str) -> String {
+pub(crate) fn environment_page(environment: &str) -> String {
     format!("docs/envs/{environment}.md")
 }
 
@@ -285,7 +297,8 @@ fn reference_section(out: &mut String, rows: &[RowResult]) {
     out.push_str(
         "\n## How to read the numbers\n\n\
          * The interval is Wilson's 95 % score interval over the n episodes of the first training seed, whose checkpoint is \
-         linked; *Training seeds* is the mean (smallest to largest) over all of them.\n",
+         linked; *Training seeds* is the mean (smallest to largest) over all of them. Trainings of a policy on one model's encoder \
+         share it, and their spread leaves out the encoder's.\n",
     );
     for note in hard_notes(rows) {
         push(out, format_args!("* {note}\n"));
@@ -294,7 +307,8 @@ fn reference_section(out: &mut String, rows: &[RowResult]) {
         "* Floor: *random*, uniform actions. Ceiling: *oracle*, planning with the true simulator and the true \
          distance on the same pairs. *No-op* does nothing; *data replay* repeats the recorded actions and shows \
          that the pairs can be solved; *weak* is the collection policy, which in Push-T sees the block's pose.\n\
-         * Rows with equal protocol hashes were run on the same pairs under the same rules.\n",
+         * Rows with equal protocol hash and equal n were run on the same pairs under the same rules; a smaller n is the first \
+         pairs.\n",
     );
     let hashes: BTreeSet<&str> = rows.iter().map(|row| row.protocol_hash.as_str()).collect();
     if hashes.len() > 1 {

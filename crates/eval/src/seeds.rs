@@ -74,6 +74,15 @@ impl SeedGroup {
         }
     }
 
+    /// What tells `row` from the others of the group: `seed 1`, `evaluation seed 2`; empty where it is the only one.
+    #[must_use]
+    pub fn tag(&self, row: &RowResult) -> String {
+        let training = row.train_seed.filter(|_| self.trainings > 1).map(|seed| format!("seed {seed}"));
+        let several = self.eval_seeds.len() > 1;
+        let evaluation = several.then(|| format!("evaluation seed {}", row.seed));
+        training.into_iter().chain(evaluation).collect::<Vec<_>>().join(", ")
+    }
+
     /// `3 training seeds, 2 evaluation seeds`.
     #[must_use]
     pub fn seeds_text(&self) -> String {

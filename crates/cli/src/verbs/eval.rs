@@ -116,10 +116,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     print(report(args, &rows))?;
     for group in groups.iter().filter(|_| args.seeds > 1) {
         print(format!(
-            "{}, mean (min to max) over {}: {}, block-moved {}",
+            "{}, mean (min to max) over {}: {}, {} {}",
             group.label,
             group.seeds_text(),
             group.all.text(),
+            protocol.env()?.spec().hard.name,
             group.block_moved.text()
         ))?;
     }

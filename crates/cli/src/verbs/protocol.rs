@@ -108,8 +108,11 @@ fn list(json: bool) -> Result<Outcome> {
             let named = [("dev", &manifest.dev), ("test", &manifest.test), ("drawn", &manifest.drawn)];
             splits.extend(named.iter().filter(|(_, file)| file.is_some()).map(|(name, _)| *name));
         }
-        let mut pairs =
-            if splits.is_empty() { String::new() } else { format!("frozen: {}", splits.join(", ")) };
+        let mut pairs = match splits[..] {
+            [] => String::new(),
+            ["drawn"] => "frozen".into(),
+            _ => format!("frozen: {}", splits.join(", ")),
+        };
         if p.selection.is_some() {
             pairs += if splits.is_empty() { "drawn from --data" } else { ", or drawn from --data" };
         }

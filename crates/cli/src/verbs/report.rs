@@ -60,7 +60,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
                 Ok(RowResult { checkpoint, ..result.row.clone() })
             });
             let rows = rows.collect::<Result<Vec<RowResult>>>()?;
-            write_markdown(&args.output, &rows, &[])?;
+            let trainings: Vec<_> = results.iter().map(|result| result.training.clone()).collect();
+            write_markdown(&args.output, &rows, &trainings, &[])?;
         }
     }
     let size = std::fs::metadata(&args.output).map_or(0, |file| file.len());

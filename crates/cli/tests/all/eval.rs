@@ -136,7 +136,7 @@ fn seeds_are_summarised_and_compared() {
 fn agent() -> Option<String> {
     let found = Command::new("python3").arg("--version").output().is_ok_and(|o| o.status.success());
     if !found {
-        println!("skipped: there is no python3");
+        skipped("there is no python3");
         return None;
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/agent.py");
@@ -189,6 +189,7 @@ fn an_agent_ends_with_worldbench() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_worldbench"));
     let mut running = command.args(["eval", "--policy-cmd", &agent, "--episodes", "1"]).spawn().unwrap();
     while !begun.exists() {
+        assert_eq!(running.try_wait().unwrap(), None, "it ended before the agent began");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     let id = running.id().to_string();

@@ -44,3 +44,15 @@ fn a_custom_environment_and_a_custom_model_are_scored() {
     let printed = example(dir.path(), "01_push_t_gif", &["push_t.gif"]);
     assert!(printed.contains("success: true") && dir.path().join("push_t.gif").is_file(), "{printed}");
 }
+
+#[test]
+fn the_code_in_the_page_is_that_of_the_examples() {
+    let page = include_str!("../../../../docs/extend.md");
+    let code = include_str!("../../../../examples/field/mod.rs");
+    let blocks: Vec<&str> =
+        page.split("```rust\n").skip(1).filter_map(|rest| Some(rest.split_once("```")?.0)).collect();
+    assert!(!blocks.is_empty());
+    for line in blocks.iter().flat_map(|block| block.lines()) {
+        assert!(code.contains(line.trim()), "docs/extend.md: `{line}` is not in examples/field/mod.rs");
+    }
+}

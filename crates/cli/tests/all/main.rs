@@ -13,6 +13,7 @@ mod report;
 mod two_room;
 mod usage;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -50,6 +51,11 @@ fn refused(args: &[&str]) -> String {
     assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
     assert!(!message.contains("panicked"), "{args:?}: {message}");
     message
+}
+
+/// Says why a test does nothing; not with `eprintln!`, which a passing test does not show.
+fn skipped(why: &str) {
+    let _ = std::io::stderr().write_all(format!("skipped: {why}\n").as_bytes());
 }
 
 fn fixtures() -> PathBuf {

@@ -36,11 +36,13 @@ fn the_published_checkpoints_repeat_the_published_episodes() {
     let planner = ["--planner", "cem", "--set", "solver.samples=128", "--set", "solver.iterations=10"];
     let planner = planner.into_iter().chain(["--set", "solver.topk=20"]).collect();
     for (checkpoint, row, how, episodes) in [
-        ("gcbc-compact", "gcbc-compact", vec!["--set", "execute=2"], "6"),
-        ("iq-learn-compact", "iq-learn-compact", vec![], "6"),
-        ("pldm-compact", "pldm-compact-mppi", vec!["--planner", "mppi"], "1"),
-        ("lewm-compact", "lewm-compact-cem", vec!["--planner", "cem"], "1"),
-        ("dino-wm-compact", "dino-wm-compact-cem", planner, "1"),
+        ("two_room-gcbc-compact", "two_room/rows/gcbc-compact", vec!["--set", "execute=2"], "6"),
+        ("two_room-lewm-compact", "two_room/rows/lewm-compact-cem", vec!["--planner", "cem"], "1"),
+        ("gcbc-compact", "push_t/rows/gcbc-compact", vec!["--set", "execute=2"], "6"),
+        ("iq-learn-compact", "push_t/rows/iq-learn-compact", vec![], "6"),
+        ("pldm-compact", "push_t/rows/pldm-compact-mppi", vec!["--planner", "mppi"], "1"),
+        ("lewm-compact", "push_t/rows/lewm-compact-cem", vec!["--planner", "cem"], "1"),
+        ("dino-wm-compact", "push_t/rows/dino-wm-compact-cem", planner, "1"),
     ] {
         let (weights, out) = (root().join("checkpoints").join(checkpoint), dir.path().join(row));
         let mut words =
@@ -51,8 +53,46 @@ fn the_published_checkpoints_repeat_the_published_episodes() {
         assert!(output.status.success(), "{}", stderr(&output));
         let repeated = outcomes(&out);
         assert_eq!(repeated.len().to_string(), episodes);
-        let published = outcomes(&root().join("benchmarks/push_t/rows").join(row));
+        let published = outcomes(&root().join("benchmarks").join(row));
         assert_eq!(repeated, published[..repeated.len()], "{row}");
+    }
+}
+
+/// Without the measured times, in the order of the pairs.
+fn lines(result: &Path) -> Vec<Value> {
+    let journal = fs::read_to_string(result.join("episodes.jsonl")).unwrap();
+    let mut lines: Vec<Value> = journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines.iter_mut().for_each(|line| line["plan_seconds"] = 0.into());
+    lines.sort_by_key(|line| line["index"].as_u64());
+    lines
+}
+
+#[test]
+fn learned_rows_do_not_depend_on_threads_parts_or_batches() {
+    let small = ["--set", "solver.samples=16", "--set", "solver.iterations=2", "--set", "solver.topk=4"];
+    for (checkpoint, how, batches) in [
+        ("two_room-lewm-compact", &small[..], &[][..]),
+        ("dino-wm-compact", &small[..], &["--max-memory", "1"]),
+        ("two_room-gcbc-compact", &["--set", "execute=2"], &[]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let weights = root().join("checkpoints").join(checkpoint);
+        let run = |name: &str, more: &[&str]| {
+            let out = dir.path().join(name);
+            let words = ["eval", "--checkpoint", text(&weights), "--episodes", "4", "--out", text(&out)];
+            let output = worldbench(&[&words[..], how, more].concat());
+            assert!(output.status.success(), "{}", stderr(&output));
+            out
+        };
+        let whole = lines(&run("one", &["--threads", "1"]));
+        assert_eq!(whole, lines(&run("two", &["--threads", "2"])), "{checkpoint}");
+        // One candidate at a time, or all sixteen.
+        assert_eq!(whole, lines(&run("batches", batches)), "{checkpoint}");
+        let parts = ["1/2", "2/2"].map(|part| run(&part.replace('/', "-of-"), &["--shard", part]));
+        let merged = dir.path().join("merged");
+        let output = worldbench(&["merge", text(&parts[0]), text(&parts[1]), "--out", text(&merged)]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(whole, lines(&merged), "{checkpoint}");
     }
 }
 

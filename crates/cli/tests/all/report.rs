@@ -1,5 +1,6 @@
 //! The benchmark page: as a file, and in a browser.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use worldbench_eval::{ResultDir, System};
@@ -8,7 +9,14 @@ use super::*;
 
 /// The rows committed with the published table.
 fn committed() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/push_t")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks")
+}
+
+/// Their rows in the order of the page.
+fn rows() -> Vec<ResultDir> {
+    let mut runs = ResultDir::find(&committed()).unwrap();
+    runs.sort_by_key(|run| (run.row.environment.clone(), run.row.system, run.row.label()));
+    runs
 }
 
 /// Writes the page of the committed rows.
@@ -29,7 +37,7 @@ fn both_pages_are_written() {
     for run in ResultDir::find(&committed()).unwrap() {
         assert!(shown.contains(&run.row.score.all.text()), "{}", run.path.display());
     }
-    assert!(shown.contains("Trained from one seed") && shown.contains("### GCIVL"));
+    assert!(shown.contains("## Cost") && shown.contains("### GCIVL"));
 }
 
 /// A Chromium; where none is found the test is skipped, or fails if WORLDBENCH_REQUIRE_BROWSER=1 is set.
@@ -44,7 +52,7 @@ fn chromium() -> Option<PathBuf> {
             std::env::var_os("WORLDBENCH_REQUIRE_BROWSER") != Some(OsString::from("1")),
             "WORLDBENCH_REQUIRE_BROWSER=1, but there is no chromium in PATH"
         );
-        println!("skipped: there is no chromium in PATH");
+        skipped("there is no chromium in PATH");
     }
     found
 }
@@ -89,9 +97,21 @@ fn seen(page: &Path, size: &str, script: &str) -> Option<Value> {
 const TABLE: &str = "
 const rows = () => [...document.querySelectorAll('#table tbody tr')];
 const type = (text) => { $('filter').value = text; $('filter').dispatchEvent(new Event('input')); };
+const choose = (id, value) => { $(id).value = value; $(id).dispatchEvent(new Event('change')); };
+const texts = (selector) => [...document.querySelectorAll(selector)].map((e) => e.textContent);
+seen.groups = [rows().length, data.groups.length];
+seen.legends = Math.max(...[...document.querySelectorAll('.legend')].map((l) => l.children.length));
+choose('seeds', 'all');
 seen.cells = rows().map((tr) => [...tr.cells].map((cell) => cell.textContent));
 document.querySelectorAll('#table th button')[2].click();
 seen.sorted = rows().map((tr) => tr.cells[2].textContent);
+seen.cost = [...document.querySelectorAll('#cost tbody tr')].map((tr) => [...tr.cells].map((cell) => cell.textContent));
+seen.provenance = texts('#provenance details');
+seen.names = [...$('grid-row').options].map((option) => option.textContent);
+seen.broken = document.querySelector('main').textContent.includes('[object');
+choose('environment', 'two_room');
+seen.rooms = rows().length;
+choose('environment', '');
 type('lewm cem');
 seen.filtered = rows().map((tr) => tr.cells[0].textContent);
 seen.bars = document.querySelectorAll('#success .track').length;
@@ -103,13 +123,17 @@ seen.math = document.querySelectorAll('#systems math').length;
 seen.curves = document.querySelectorAll('#training path.curve').length;
 seen.overflow = document.documentElement.scrollWidth - innerWidth;";
 
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().unwrap().iter()
+}
+
 #[test]
 fn the_table_shows_the_results_and_the_filter_works() {
     let dir = tempfile::tempdir().unwrap();
     let page = page(dir.path());
     let Some(seen) = seen(&page, "1280,900", TABLE) else { return };
-    let mut rows: Vec<_> = ResultDir::find(&committed()).unwrap().into_iter().map(|run| run.row).collect();
-    rows.sort_by_key(|row| (row.system, row.label()));
+    let runs = rows();
+    let rows: Vec<_> = runs.iter().map(|run| run.row.clone()).collect();
     assert_eq!(seen["cells"].as_array().unwrap().len(), rows.len());
     for (cells, row) in seen["cells"].as_array().unwrap().iter().zip(&rows) {
         assert!(cells[0].as_str().unwrap().starts_with(row.system.label()), "{cells}");
@@ -126,6 +150,26 @@ fn the_table_shows_the_results_and_the_filter_works() {
     assert!(filtered.iter().all(|name| name.as_str().unwrap().starts_with("LeWM CEM")), "{filtered:?}");
     assert_eq!((&seen["bars"], &seen["none"]), (&filtered.len().into(), &serde_json::json!([0, false])));
     assert_eq!(seen["all"], rows.len());
+    assert_eq!(seen["rooms"], rows.iter().filter(|row| row.environment == "two_room").count());
+    // One row for all seeds, until they are asked for; curves that can be told apart; every row by a name of its own.
+    assert!(seen["groups"][0] == seen["groups"][1] && seen["groups"][0].as_u64() < seen["all"].as_u64());
+    assert!(seen["legends"].as_u64().unwrap() <= 14, "{}", seen["legends"]);
+    let names: BTreeSet<&str> = seen["names"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(names.len(), rows.len(), "{names:?}");
+    assert_eq!(seen["broken"], false);
+    for ((run, cost), said) in runs.iter().zip(list(&seen["cost"])).zip(list(&seen["provenance"])) {
+        let said = said.as_str().unwrap();
+        for part in [&run.row.command, &run.row.protocol_hash] {
+            assert!(said.contains(part), "{said}");
+        }
+        let git = run.provenance.as_ref().and_then(|provenance| provenance.git.clone());
+        assert!(
+            said.contains(&git.map_or("no checkout".into(), |git| git.revision[..12].to_string())),
+            "{said}"
+        );
+        let training = run.training.as_ref().map_or("-".into(), |t| format!("{} x {}", t.steps, t.batch));
+        assert!(cost[3].as_str().unwrap().contains(&training), "{cost}");
+    }
     assert!(seen["math"].as_u64().unwrap() > 7 && seen["curves"].as_u64().unwrap() >= 4, "{seen}");
     assert!(seen["overflow"].as_i64().unwrap() <= 0, "{}", seen["overflow"]);
 }
@@ -149,6 +193,9 @@ cells.children[0].focus();
 key(cells.children[0], 'ArrowRight');
 seen.focused = document.activeElement.dataset.episode;
 document.activeElement.click();
+seen.inside = document.activeElement.id;
+key(document.activeElement, ' ');
+seen.paused = !viewer.playing;
 seen.open = [$('viewer').open, $('viewer-title').textContent, location.hash];
 play(false);
 seek(0);
@@ -168,8 +215,19 @@ seen.lost = document.querySelectorAll('.cell').length;
 const before = document.documentElement.dataset.theme;
 $('theme').click();
 seen.theme = [before, document.documentElement.dataset.theme];
-seen.overflow = document.documentElement.scrollWidth - innerWidth;
-seen.row = data.rows[+$('grid-row').value].path;";
+document.body.style.width = '390px'; // narrower than a headless window can be
+seen.overflow = document.body.scrollWidth - 390;
+document.body.style.width = '';
+seen.row = data.rows[+$('grid-row').value].path;
+$('grid-filter').value = 'all';
+$('grid-row').value = data.rows.findIndex((row) => row.environment === 'two_room' && row.episodes && !row.reference);
+$('grid-row').dispatchEvent(new Event('change'));
+document.querySelector('.cell').click();
+play(false);
+seek(0);
+const room = ink();
+seek(4);
+seen.room = [data.rows[+$('grid-row').value].environment, room > 1000, room !== ink()];";
 
 #[test]
 fn episodes_open_and_play_also_on_a_phone() {
@@ -191,6 +249,8 @@ fn episodes_open_and_play_also_on_a_phone() {
     }
     assert!(seen["first"].as_u64().unwrap() > 1_000 && seen["first"] != seen["later"], "{seen}");
     assert_eq!((&seen["next"], &seen["closed"]), (&"Pair 2".into(), &true.into()));
+    assert_eq!((&seen["inside"], &seen["paused"]), (&"canvas".into(), &true.into()));
+    assert_eq!(seen["room"], serde_json::json!(["two_room", true, true]));
     assert_ne!(seen["theme"][0], seen["theme"][1]);
     assert!(seen["overflow"].as_i64().unwrap() <= 0, "{}", seen["overflow"]);
 }

@@ -77,6 +77,23 @@ fn a_model_trained_on_two_room_plans_there_without_being_told() {
     assert_eq!(report["probe"].as_array().unwrap().len(), 2, "{report}");
 }
 
+/// The smallest benchmark with two words changed: every method is trained and scored.
+#[test]
+fn every_method_runs_on_two_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let (preset, out) = (dir.path().join("rooms.toml"), dir.path().join("out"));
+    let smoke = include_str!("../../../../configs/bench/smoke.toml");
+    let rooms = "env = \"two_room\"\ncollect = \"two-room-smoke\"";
+    std::fs::write(&preset, smoke.replace("collect = \"smoke\"", rooms)).unwrap();
+    let output = worldbench(&["bench", "--preset", text(&preset), "--out", text(&out)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = std::fs::read_to_string(out.join("BENCHMARKS.md")).unwrap();
+    assert!(!page.contains("| Push-T") && !page.contains("No row"), "{page}");
+    let rows = worldbench_eval::ResultDir::find(&out.join("rows")).unwrap();
+    assert_eq!(rows.len(), 4 + 10);
+    assert!(rows.iter().all(|row| row.row.environment == "two_room" && row.row.score.all.n == 4));
+}
+
 #[test]
 fn floor_and_ceiling_of_two_room() {
     let rate = |policy: &str| {

@@ -69,7 +69,10 @@ function openEpisode(row, index) {
   $("viewer-verdict").replaceChildren(won, episode.m ? ` \u00b7 ${data.hard}` : "");
   $("viewer-slider").max = viewer.states.length - 1;
   $("canvas").setAttribute("aria-label", `Animation of pair ${index} by ${row.name}`);
-  if (!$("viewer").open) $("viewer").showModal();
+  if (!$("viewer").open) {
+    $("viewer").showModal();
+    $("canvas").focus(); // where Space and the arrow keys play and step
+  }
   history.replaceState(null, "", `#episode=${row.id}-${index}`);
   play(!matchMedia("(prefers-reduced-motion: reduce)").matches);
   show();

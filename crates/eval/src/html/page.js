@@ -2,27 +2,33 @@
 const GROUP = (row) => `${row.environment}|${row.protocol}|${row.split}|${row.hash}|${row.n}`;
 const link = (text, target) => /^(https?:\/\/|[\w./-]+$)/.test(target) ? h("a", { href: target }, text) : text;
 const checkpoint = (row) => row.checkpoint ? h("code", {}, row.checkpoint) : row.trainSeed === null ? "none" : "not kept";
-const environment = (row) => link(row.environmentTitle, `docs/envs/${row.environment}.md`);
+const environment = (row) => row.environmentPage ? link(row.environmentTitle, row.environmentPage) : row.environmentTitle;
 const bounds = (row) => [row.floor, row.ceiling].map((r) => r === null ? "not run" : percent(r)).join(" / ");
 const seedText = (row) => {
   const group = data.groups[row.group];
-  return group.rows.length > 1 ? `${group.seeds}: ${group.text}` : row.trainings === 1 ? "1 training" : "-";
+  const small = (text) => h("small", { class: "variant" }, text), cut = group.text.indexOf(" (");
+  if (group.rows.length > 1) return [group.text.slice(0, cut), small(group.text.slice(cut)), small(group.seeds.replace(", 1 evaluation seed", ""))];
+  return row.trainings === 1 ? "1 training" : "-";
 };
 const seedTag = (row) => {
-  if (data.groups[row.group].rows.length > 1) return row.trainSeed === null ? [] : [" ", h("span", { class: "tag", title: "Training seed" }, `seed ${row.trainSeed}`)];
+  if (row.seeds) return [" ", h("span", { class: "tag" }, row.seeds)];
   return row.trainings === 1 ? [" ", h("span", { class: "tag", title: "The spread between training seeds is not known" }, "one seed")] : [];
 };
+/** Seeds of the same row that are not among `rows`. */
+const folded = (row, rows) => data.groups[row.group].rows.map((id) => data.rows[id]).filter((other) => !rows.includes(other));
+const isYardstick = (row) => ["random", "oracle"].includes(row.system);
+/** Rows by environment: [title, rows]. */
+const byEnvironment = (rows) => [...new Set(rows.map((row) => row.environmentTitle))].map((title) => [title, rows.filter((row) => row.environmentTitle === title)]);
 const rowName = (row) => [row.short, row.variant && h("small", { class: "variant" }, row.variant), ...seedTag(row)].filter(Boolean);
 
 const COLUMNS = [
   { name: "Row", cell: rowName, sort: (r) => r.name, wide: true },
-  { name: "Environment", cell: environment, sort: (r) => r.environmentTitle, tight: true },
-  { name: "Success rate [95 % interval], n", cell: (r) => rateText(r.all), sort: (r) => r.all.rate, tight: true },
-  { name: data.hard[0].toUpperCase() + data.hard.slice(1), cell: (r) => rateText(r.moved), sort: (r) => r.moved.rate, tight: true },
+  { name: "Environment, protocol", cell: (r) => [environment(r), h("small", { class: "variant" }, `${r.protocol}, ${r.split}`, h("br"), h("code", {}, r.hash))], sort: (r) => r.environmentTitle + r.protocol, tight: true },
+  { name: "Success rate [95 % interval], n", cell: (r) => rateCell(r.all), sort: (r) => r.all.rate, tight: true },
+  { name: data.hard[0].toUpperCase() + data.hard.slice(1), cell: (r) => rateCell(r.moved), sort: (r) => r.moved.rate, tight: true },
   { name: "Floor / ceiling", cell: bounds, tight: true },
   { name: "Seconds per plan", cell: (r) => secondsText(r.secondsPerPlan), sort: (r) => r.secondsPerPlan, tight: true },
   { name: "Seeds", cell: seedText, tight: true },
-  { name: "Protocol", cell: (r) => [`${r.protocol}, ${r.split}`, h("br"), h("code", {}, r.hash)], sort: (r) => r.protocol, tight: true },
   { name: "Checkpoint", cell: checkpoint },
 ];
 
@@ -30,19 +36,21 @@ function barsSection(rows) {
   const panels = [...new Set(rows.map(GROUP))].map((key) => rows.filter((row) => GROUP(row) === key));
   return panels.map((panel) => {
     const [first] = panel;
-    const lines = [[first.floor, "floor (random)"], [first.ceiling, "ceiling (oracle)"]].filter(([rate]) => rate !== null);
+    const lines = [[first.floor, "floor (random)", "dot"], [first.ceiling, "ceiling (oracle)", "dash"]].filter(([rate]) => rate !== null);
+    const others = panel.flatMap((row) => folded(row, rows));
     const bars = panel.map((row) => h("div", { class: "bar" },
       h("div", { class: "name" }, row.short, ...seedTag(row), row.variant && h("small", {}, row.variant)),
       h("div", { class: "track", role: "img", "aria-label": `${row.name}: ${rateText(row.all)}` },
         h("i", { style: `width: ${100 * row.all.rate}%; background: ${colour(row)}` }),
-        lines.map(([rate, name]) => h("u", { style: `left: ${100 * rate}%`, title: `${name} ${percent(rate)}` })),
-        h("b", { style: `left: ${100 * row.all.low}%; width: ${100 * (row.all.high - row.all.low)}%` })),
+        lines.map(([rate, name, mark]) => h("u", { class: mark === "dot" && "floor", style: `left: ${100 * rate}%`, title: `${name} ${percent(rate)}` })),
+        h("b", { style: `left: ${100 * row.all.low}%; width: ${100 * (row.all.high - row.all.low)}%` }),
+        folded(row, rows).map((other) => h("s", { style: `left: ${100 * other.all.rate}%`, title: `${other.seeds}: ${rateText(other.all)}` }))),
       h("div", { class: "value" }, percent(row.all.rate), " ", h("small", {}, `[${(100 * row.all.low).toFixed(1)}, ${(100 * row.all.high).toFixed(1)}]`))));
     return h("div", { class: "card" },
       h("h3", {}, `${first.environmentTitle}, ${first.protocol}/${first.split}`),
       h("p", { class: "sub" }, `${first.n} pairs, hash `, h("code", {}, first.hash), `. Success within the fixed budget, Wilson 95 % interval.`),
       h("div", { class: "bars" }, bars, h("div", { class: "axis", "aria-hidden": "true" }, ["0", "25", "50", "75", "100 %"].map((t) => h("span", {}, t)))),
-      legend([...lines.map(([rate, name]) => [`${name} ${percent(rate)}`, "", true]), ["yardstick, not learned", "var(--reference)"]]));
+      legend([...lines.map(([rate, name, mark]) => [`${name} ${percent(rate)}`, "", mark]), ["yardstick, not learned", "var(--reference)"], ...(others.length ? [["other seeds", "", "ring"]] : [])]));
   });
 }
 
@@ -72,56 +80,67 @@ function systemsSection(rows) {
 }
 
 function trainingSection(rows) {
-  const ids = [...new Set(rows.filter((row) => row.log !== null).map((row) => row.log))];
-  if (!ids.length) return [h("p", { class: "muted" }, "No training log stands beside these rows.")];
-  const logs = ids.map((id) => data.logs[id]);
-  const metrics = [...new Set(logs.flatMap((log) => log.columns))];
+  const logged = byEnvironment(rows.filter((row) => row.log !== null)).map(([title, own]) => [title, [...new Set(own.map((row) => row.log))].map((id) => ({ ...data.logs[id], colour: colour(own.find((row) => row.log === id)) }))]);
+  if (!logged.length) return [h("p", { class: "muted" }, "No training log stands beside these rows.")];
+  const metrics = [...new Set(logged.flatMap(([, logs]) => logs.flatMap((log) => log.columns)))];
   const select = h("select", { id: "metric" }, metrics.map((m) => h("option", {}, m)));
-  const log = h("select", { id: "metric-scale" }, h("option", { value: "log" }, "logarithmic"), h("option", { value: "" }, "linear"));
-  const chart = h("div");
-  const draw = () => {
-    const series = logs.flatMap((l, k) => {
-      const c = l.columns.indexOf(select.value);
-      const line = (points, validation) => ({ points: points.filter((p) => p[c + 1] !== null).map((p) => [p[0], p[c + 1]]), colour: `var(--c${k % 8})`, name: l.name + (validation ? ", validation" : ""), validation });
-      return c < 0 ? [] : [line(l.train, false), line(l.validation, true)];
+  const scale = h("select", { id: "metric-scale" }, h("option", { value: "log" }, "logarithmic"), h("option", { value: "" }, "linear"));
+  const charts = h("div", { class: "charts" });
+  const card = ([title, logs]) => {
+    const own = logs.filter((log) => log.columns.includes(select.value));
+    const series = own.flatMap((log) => {
+      const c = log.columns.indexOf(select.value);
+      const line = (points, dashed) => ({ points: points.filter((p) => p[c + 1] !== null).map((p) => [p[0], p[c + 1]]), colour: log.colour, name: log.name + (dashed ? ", validation" : ""), dashed });
+      return [line(log.train, false), line(log.validation, true)];
     });
-    chart.replaceChildren(lineChart(series, { x: "optimiser step", y: select.value, log: log.value === "log", width: Math.min(1160, Math.max(340, innerWidth - 70)), height: 340 }));
+    return h("div", { class: "card" }, h("h3", {}, title), lineChart(series, { x: "optimiser step", y: select.value, log: scale.value === "log" }),
+      legend([...own.map((log) => [log.name, log.colour]), ["validation", "", "dash"]]));
   };
+  const draw = () => charts.replaceChildren(...logged.map(card));
   select.addEventListener("change", draw);
-  log.addEventListener("change", draw);
+  scale.addEventListener("change", draw);
   draw();
-  return [h("div", { class: "card" },
-    h("div", { class: "controls" }, h("label", {}, h("span", {}, "Metric"), select), h("label", {}, h("span", {}, "Scale"), log)),
-    chart, legend(logs.map((l, k) => [l.name, `var(--c${k % 8})`]).concat([["dashed: validation", "", true]])))];
+  return [h("div", { class: "controls" }, h("label", {}, h("span", {}, "Metric"), select), h("label", {}, h("span", {}, "Scale"), scale)), charts];
+}
+
+/** Bands of more curves than these hide each other. */
+const MOST_BANDS = 5;
+
+/** A chart for each environment of one quantity per row: medians, and quartiles of a few. */
+function bandCharts(title, sub, rows, quantity, first, axes, none) {
+  if (!rows.length) return h("div", { class: "card" }, h("h3", {}, title), h("p", { class: "muted" }, none));
+  return byEnvironment(rows).map(([environment, own]) => {
+    const bands = own.length <= MOST_BANDS;
+    const series = own.map((row) => ({ points: row[quantity].map(([, m], k) => [k + first, m]), band: bands && row[quantity].map(([a, , b], k) => [k + first, a, b]), colour: colour(row), name: row.name, dashed: row.system === "random" }));
+    return h("div", { class: "card" }, h("h3", {}, `${title}, ${environment}`), h("p", { class: "sub" }, `${sub}${bands ? " Band: quartiles." : ""}`), lineChart(series, axes),
+      legend(own.map((row) => row.reference ? [row.name, "var(--reference)", row.system === "random" && "dash"] : [row.name, colour(row)])));
+  });
 }
 
 function planningSection(rows) {
-  const costs = rows.filter((row) => row.costs), distances = rows.filter((row) => row.distances);
-  const names = (list) => legend(list.map((row) => [row.name, colour(row)]));
-  const card = (title, sub, list, chart, none) => h("div", { class: "card" }, h("h3", {}, title), h("p", { class: "sub" }, sub), list.length ? [chart(), names(list)] : h("p", { class: "muted" }, none));
+  const distances = rows.filter((row) => row.distances && (!row.reference || isYardstick(row)));
   return [h("div", { class: "charts" },
-    card("Cost over iterations", "Best candidate of each iteration, relative to the first; median over plans, band: quartiles.", costs,
-      () => lineChart(costs.map((row) => ({ points: row.costs.map(([, m], k) => [k + 1, m]), band: row.costs.map(([a, , b], k) => [k + 1, a, b]), colour: colour(row), name: row.name })), { x: "iteration", y: "relative cost" }),
-      "Costs were not recorded in these runs; runs of this version and later record them."),
-    card("Distance over time", "To the goal as success is judged, px; median over episodes, band: quartiles. Finished episodes keep their last distance.", distances,
-      () => lineChart(distances.map((row) => ({ points: row.distances.map(([, m], k) => [k, m]), band: row.distances.map(([a, , b], k) => [k, a, b]), colour: colour(row), name: row.name })), { x: "env step", y: "distance, px" }),
-      "No episodes are kept beside these rows."))];
+    bandCharts("Cost over iterations", "Best candidate of each iteration, relative to the first; median over plans.", rows.filter((row) => row.costs),
+      "costs", 1, { x: "iteration", y: "relative cost" }, "Costs were not recorded in these runs; runs of this version and later record them."),
+    bandCharts("Distance over time", "To the goal as success is judged, px; median over episodes. Finished episodes keep their last distance.", distances,
+      "distances", 0, { x: "env step", y: "distance, px" }, "No episodes are kept beside these rows."))];
 }
 
 function costSection(rows) {
   const t = (f) => (row) => row.training ? f(row.training) : "-";
-  const machine = (row) => row.provenance ? `${row.provenance.machine.processor || row.provenance.machine.arch}, ${row.provenance.machine.cores} cores` : "not recorded";
+  const machine = (m) => m ? `${m.processor || m.arch}, ${m.cores} cores` : "not recorded";
   return [makeTable([
-    { name: "Row", cell: (r) => [r.short, r.variant && h("small", { class: "variant" }, r.variant)].filter(Boolean), sort: (r) => r.name, wide: true },
+    { name: "Row", cell: rowName, sort: (r) => r.name, wide: true },
+    { name: "Environment", cell: (r) => r.environmentTitle, sort: (r) => r.environmentTitle, tight: true },
     { name: "Parameters", cell: t((x) => countText(x.parameters)), sort: (r) => r.training ? r.training.parameters : 0, tight: true },
-    { name: "Training", cell: t((x) => `${durationText(x.seconds)}, ${x.threads} threads`), sort: (r) => r.training ? r.training.seconds : 0, tight: true },
-    { name: "Steps x batch", cell: t((x) => `${x.steps} x ${x.batch}`), tight: true },
-    { name: "Training memory", cell: t((x) => x.peak_memory ? bytesText(x.peak_memory) : "not recorded"), tight: true },
+    { name: "Training", cell: t((x) => [durationText(x.seconds), h("small", { class: "variant" }, `${x.steps} x ${x.batch}, ${x.threads} threads`)]), sort: (r) => r.training ? r.training.seconds : 0, tight: true },
+    { name: "Its memory", cell: t((x) => x.peak_memory ? bytesText(x.peak_memory) : "not recorded"), tight: true },
+    { name: "Trained on", cell: t((x) => machine(x.machine)) },
     { name: "Seconds per plan", cell: (r) => secondsText(r.secondsPerPlan), sort: (r) => r.secondsPerPlan, tight: true },
     { name: "Steps to the end, mean", cell: (r) => r.meanSteps.toFixed(1), sort: (r) => r.meanSteps, tight: true },
-    { name: "Evaluation memory", cell: (r) => r.provenance && r.provenance.peak_memory ? bytesText(r.provenance.peak_memory) : "not recorded", tight: true },
-    { name: "Evaluated on", cell: machine },
-  ], rows, { name: "Cost" })];
+    { name: "Memory of the process", cell: (r) => r.provenance && r.provenance.peak_memory ? bytesText(r.provenance.peak_memory) : "not recorded", tight: true },
+    { name: "Evaluated on", cell: (r) => machine(r.provenance && r.provenance.machine) },
+  ], rows, { name: "Cost" }), h("p", { class: "hint" }, data.costNote)];
 }
 
 function provenanceSection(rows) {
@@ -138,7 +157,7 @@ function provenanceSection(rows) {
       ...row.notes.map((note) => ["Note", note]),
       ["Files", h("code", {}, row.path)],
     ].filter(Boolean);
-    return h("details", { class: "card" }, h("summary", {}, h("h3", {}, row.name), " ", h("span", { class: "muted" }, `${row.environmentTitle}, ${row.split}`)), h("dl", {}, pairs.map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)])));
+    return h("details", { class: "card" }, h("summary", {}, h("h3", {}, row.name), " ", h("span", { class: "muted" }, `${row.environmentTitle}, ${row.split}`)), h("dl", {}, pairs.map(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])));
   });
 }
 
@@ -146,7 +165,9 @@ const SECTIONS = { success: barsSection, table: tableSection, systems: systemsSe
 
 function render() {
   const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean), env = $("environment").value;
-  const rows = data.rows.filter((row) => (!env || row.environment === env) && words.every((w) => row.search.includes(w)));
+  const found = data.rows.filter((row) => (!env || row.environment === env) && words.every((w) => row.search.includes(w)));
+  const shown = new Set();
+  const rows = $("seeds").value ? found : found.filter((row) => !shown.has(row.group) && shown.add(row.group));
   $("none").hidden = rows.length > 0;
   for (const [id, section] of Object.entries(SECTIONS)) $(id).querySelector(".body").replaceChildren(...section(rows).filter(Boolean));
 }
@@ -157,15 +178,19 @@ function start() {
   data.rows.forEach((row, id) => {
     row.id = id;
     if (!row.reference) {
-      if (!colours.has(row.name)) colours.set(row.name, next++);
-      row.colour = colours.get(row.name);
+      // One colour for a method on every environment: what follows the first comma are inputs and settings.
+      const method = row.short + row.variant.split(",")[0];
+      if (!colours.has(method)) colours.set(method, next++);
+      row.colour = colours.get(method);
     }
-    row.search = [row.name, row.system, row.environmentTitle, row.environment, row.protocol, row.split, row.hash].join(" ").toLowerCase();
+    row.search = [row.name, row.seeds, row.system, row.environmentTitle, row.environment, row.protocol, row.split, row.hash].join(" ").toLowerCase();
   });
   const environments = new Map(data.rows.map((row) => [row.environment, row.environmentTitle]));
   $("environment").append(h("option", { value: "" }, "all"), ...[...environments].map(([value, name]) => h("option", { value }, name)));
   $("filter").addEventListener("input", render);
   $("environment").addEventListener("change", render);
+  $("seeds").addEventListener("change", render);
+  $("seeds-label").hidden = data.groups.every((group) => group.rows.length === 1);
   const dark = matchMedia("(prefers-color-scheme: dark)"), root = document.documentElement;
   const theme = () => { root.dataset.theme = dark.matches ? "dark" : "light"; };
   theme();

@@ -12,7 +12,7 @@ function h(tag, attributes, ...children) {
     else if (key === "html") e.innerHTML = value; // fixed text of the program only, never of a result
     else e.setAttribute(key, value === true ? "" : value);
   }
-  e.append(...children.flat().filter((c) => c !== undefined && c !== null && c !== false));
+  e.append(...children.flat(Infinity).filter((c) => c !== undefined && c !== null && c !== false));
   return e;
 }
 function svg(tag, attributes, ...children) {
@@ -22,13 +22,16 @@ function svg(tag, attributes, ...children) {
   return e;
 }
 
+const COLOURS = 12; // --c0 to --c11 of the style
 const percent = (rate) => (100 * rate).toFixed(1) + " %";
 const rateText = (r) => r.text;
+/** A rate with its interval and n below it, so that tables stay narrow; the text is that of the rate. */
+const rateCell = (r) => { const cut = r.text.indexOf(" ["); return [r.text.slice(0, cut), h("small", { class: "variant" }, r.text.slice(cut))]; };
 const secondsText = (s) => s <= 0 ? "-" : s < 0.1 ? s.toFixed(3) : s.toFixed(2);
 const durationText = (s) => s < 120 ? `${Math.round(s)} s` : s < 7200 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`;
 const bytesText = (b) => b >= 2 ** 30 ? `${(b / 2 ** 30).toFixed(1)} GiB` : `${Math.round(b / 2 ** 20)} MiB`;
 const countText = (n) => n >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : n.toLocaleString("en");
-const colour = (row) => row.reference ? "var(--reference)" : `var(--c${row.colour % 8})`;
+const colour = (row) => row.reference ? "var(--reference)" : `var(--c${row.colour % COLOURS})`;
 
 /** Round steps of an axis from a to b. */
 function ticks(a, b, count) {
@@ -42,7 +45,7 @@ function ticks(a, b, count) {
 const tickText = (v) => v !== 0 && (Math.abs(v) < 0.001 || Math.abs(v) >= 1e5) ? v.toExponential(0) : String(+v.toPrecision(4));
 
 /**
- * A line chart. series: [{points: [[x, y]], colour, name, band: [[x, low, high]], validation}]; options: x, y (labels),
+ * A line chart. series: [{points: [[x, y]], colour, name, band: [[x, low, high]], dashed}]; options: x, y (labels),
  * log (y axis), levels ([{y, name}]), cursor (x), height.
  */
 function lineChart(series, options) {
@@ -64,7 +67,7 @@ function lineChart(series, options) {
   const decades = (m) => Array.from({ length: 40 }, (_, k) => m.map((v) => v * 10 ** (k - 20))).flat().filter((v) => f(v) >= y0 && f(v) <= y1);
   const yTicks = !options.log ? ticks(y0, y1, 5) : y1 - y0 > 2.5 ? decades([1]) : decades([1, 2, 5]);
   for (const t of yTicks) out.append(svg("line", { class: "grid", x1: left, x2: W - right, y1: Y(t), y2: Y(t) }), svg("text", { x: left - 8, y: Y(t) + 4, "text-anchor": "end" }, tickText(t)));
-  for (const t of ticks(x0, x1, 6)) out.append(svg("text", { x: X(t), y: H - bottom + 18, "text-anchor": "middle" }, tickText(t)));
+  for (const t of ticks(x0, x1, 6)) out.append(svg("text", { x: X(t), y: H - bottom + 18, "text-anchor": X(t) > W - right - 20 ? "end" : "middle" }, tickText(t)));
   out.append(svg("text", { x: (left + W - right) / 2, y: H - 6, "text-anchor": "middle" }, options.x));
   const path = (points) => {
     let d = "", pen = false;
@@ -81,7 +84,7 @@ function lineChart(series, options) {
       const ring = s.band.map(([x, , high]) => [x, high]).concat(s.band.map(([x, low]) => [x, low]).reverse());
       out.append(svg("path", { class: "band", d: path(ring) + "Z", style: `fill: ${s.colour}` }));
     }
-    const curve = svg("path", { class: "curve" + (s.validation ? " validation" : ""), d: path(s.points), style: `stroke: ${s.colour}` });
+    const curve = svg("path", { class: "curve" + (s.dashed ? " dashed" : ""), d: path(s.points), style: `stroke: ${s.colour}` });
     if (s.name) curve.append(svg("title", {}, s.name));
     out.append(curve);
   }
@@ -89,9 +92,9 @@ function lineChart(series, options) {
   return out;
 }
 
-/** Names of the series of a chart, each once. */
+/** Names of the series of a chart, each once: [name, colour, class of a mark that is no plain line]. */
 function legend(entries) {
-  return h("div", { class: "legend" }, entries.map(([name, c, dash]) => h("span", {}, h("i", { class: dash && "dash", style: `background: ${c}` }), name)));
+  return h("div", { class: "legend" }, entries.map(([name, c, mark]) => h("span", {}, h("i", { class: mark, style: `background: ${c}` }), name)));
 }
 
 /** A table; columns: [{name, cell(row), sort(row), tight}]. A click or Enter on a sortable head sorts. */

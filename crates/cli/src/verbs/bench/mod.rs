@@ -65,6 +65,8 @@ struct Bench {
     manifest: Manifest,
     /// Finished rows of all environments with the names of their directories.
     rows: Vec<(String, RowResult)>,
+    /// The trainings behind them.
+    trainings: Vec<Option<Training>>,
     /// Rows that the table is first printed after.
     quiet: usize,
 }
@@ -87,18 +89,27 @@ pub fn run(args: &Args) -> Result<Outcome> {
         let protocol = Protocol::find(DEFAULT, environment(&preset.env)?.name)?;
         let manifest = protocol.manifest(split(&preset.split)?)?;
         let (directory, name) = (directory.clone(), name.clone());
-        let bench = Bench { directory, name, preset, protocol, manifest, rows: Vec::new(), quiet: 0 };
+        let bench = Bench {
+            directory,
+            name,
+            preset,
+            protocol,
+            manifest,
+            rows: Vec::new(),
+            trainings: Vec::new(),
+            quiet: 0,
+        };
         bench.check().with_context(|| format!("bench preset {}", args.preset))?;
         Ok(bench)
     };
     // All of them are checked before the first cell starts.
     let benches = presets.into_iter().map(bench).collect::<Result<Vec<_>>>()?;
-    let mut rows = Vec::new();
+    let (mut rows, mut trainings) = (Vec::new(), Vec::new());
     for mut bench in benches {
         bench.quiet = rows.len() + bench.preset.references.len();
-        bench.rows = rows;
+        (bench.rows, bench.trainings) = (rows, trainings);
         bench.run()?;
-        rows = bench.rows;
+        (rows, trainings) = (bench.rows, bench.trainings);
     }
     let table = directory.join("BENCHMARKS.md");
     print(format!("table with pictures: {}", table.display()))?;
@@ -209,12 +220,13 @@ impl Bench {
             print(format!("first picture: {}", picture.display()))?;
         }
         self.rows.push((file, row));
+        self.trainings.push(Provenance::load(&directory)?.and_then(|provenance| provenance.training));
         let note = |(file, row): &(String, RowResult)| {
             format!("{}: ![an episode](rows/{file}/episode.gif) `{}`", row.label(), row.command)
         };
         let notes: Vec<String> = self.rows.iter().map(note).collect();
         let rows: Vec<RowResult> = self.rows.iter().map(|(_, row)| row.clone()).collect();
-        write_markdown(&self.directory.join("BENCHMARKS.md"), &rows, &notes)?;
+        write_markdown(&self.directory.join("BENCHMARKS.md"), &rows, &self.trainings, &notes)?;
         if rows.len() >= self.quiet {
             print(terminal_table(&rows))?;
         }
