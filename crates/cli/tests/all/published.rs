@@ -112,6 +112,17 @@ fn the_published_page_has_the_tables_of_the_published_rows() {
 }
 
 #[test]
+fn rows_are_compared_over_all_their_seeds() {
+    let rows = root().join("benchmarks/push_t/rows");
+    let (a, b) = (rows.join("pldm-compact-mppi"), rows.join("gciql-compact-seed1"));
+    let compared = |more: &[&str]| json(&[&["compare", text(&a), text(&b), "--json"], more].concat());
+    let one = compared(&[]);
+    assert_eq!((&one["evaluations"][0], one["warnings"].as_array().unwrap().len()), (&1.into(), 2));
+    let all = compared(&["--seeds"]);
+    assert_eq!((&all["evaluations"], &all["warnings"]), (&serde_json::json!([3, 3]), &serde_json::json!([])));
+}
+
+#[test]
 fn a_directory_above_checkpoints_is_told_where_they_lie() {
     let output = worldbench(&["checkpoints", "verify", text(&root().join("checkpoints"))]);
     assert_eq!(output.status.code(), Some(1));
