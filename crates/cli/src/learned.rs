@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use worldbench_core::config::Layers;
 use worldbench_data::{Split, Store};
 use worldbench_eval::policies::{FeedForward, FeedForwardConfig, PlannerConfig};
-use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training};
+use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training, forget_peak_memory};
 use worldbench_eval::{Policy, System};
 use worldbench_kernels::gemm::Precision;
 use worldbench_models::planning::RolloutOptions;
@@ -77,6 +77,7 @@ fn warn_of_transfer(config: &TrainConfig, ours: &str) {
 
 /// Trains, or continues, the run in `directory` on the store at `data`.
 pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<Trained> {
+    forget_peak_memory();
     let store = Arc::new(Store::open(data)?);
     let data_hash = store.hash().to_string();
     warn_of_transfer(config, store.env().spec().name);

@@ -31,7 +31,7 @@ pub struct Provenance {
     pub threads: usize,
     /// When it was finished, UTC, `2026-11-26T13:00:00Z`.
     pub finished: String,
-    /// Most memory that the process held, bytes; none where the system does not tell.
+    /// Most memory that the process held, since [`forget_peak_memory`] or its start, bytes; none where the system does not tell.
     #[serde(default)]
     pub peak_memory: Option<u64>,
     /// The training behind the weights; none for policies without weights.
@@ -201,6 +201,12 @@ impl Git {
     }
 }
 
+/// Begins a new measurement of the most memory that the process holds, where the system lets it: one process does many things.
+pub fn forget_peak_memory() {
+    // Without it the peak is that of the whole process so far.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// The value of a line `NAME 123 kB` of a file under `/proc`, in bytes.
 fn status_bytes(path: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
@@ -249,6 +255,17 @@ mod tests {
         assert_eq!(of_checkpoint, Training { machine: Some(Machine::here()), ..training });
         std::fs::write(dir.path().join(PROVENANCE_FILE), "{").unwrap();
         assert!(Provenance::load(dir.path()).unwrap_err().to_string().contains(PROVENANCE_FILE));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_peak_can_be_forgotten() {
+        let peak = || Provenance::here("", 1).peak_memory.unwrap();
+        let large = 300_000_000;
+        drop(std::hint::black_box(vec![1_u8; large]));
+        let before = peak();
+        forget_peak_memory();
+        assert!(before > large as u64 && peak() < before, "{before}, {}", peak());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use worldbench_env::{DomainRef, domain};
 use worldbench_eval::{
     EvalOptions, Evaluation, Manifest, Protocol, Provenance, RowResult, evaluate,
     gif::write_gif,
+    provenance::forget_peak_memory,
     results::SUMMARY_FILE,
     rows::terminal_table,
     seeds::group,
@@ -155,6 +156,7 @@ fn one(
         same_part(dir, args.shard)?;
     }
     let bar = bar(total, &loaded.policy.name());
+    forget_peak_memory();
     let evaluation = evaluate(
         protocol,
         manifest,

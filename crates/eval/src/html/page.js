@@ -138,7 +138,7 @@ function costSection(rows) {
     { name: "Trained on", cell: t((x) => machine(x.machine)) },
     { name: "Seconds per plan", cell: (r) => secondsText(r.secondsPerPlan), sort: (r) => r.secondsPerPlan, tight: true },
     { name: "Steps to the end, mean", cell: (r) => r.meanSteps.toFixed(1), sort: (r) => r.meanSteps, tight: true },
-    { name: "Memory of the process", cell: (r) => r.provenance && r.provenance.peak_memory ? bytesText(r.provenance.peak_memory) : "not recorded", tight: true },
+    { name: "Evaluation memory", cell: (r) => r.provenance && r.provenance.peak_memory ? bytesText(r.provenance.peak_memory) : "not recorded", tight: true },
     { name: "Evaluated on", cell: (r) => machine(r.provenance && r.provenance.machine) },
   ], rows, { name: "Cost" }), h("p", { class: "hint" }, data.costNote)];
 }

@@ -6,7 +6,7 @@ use crate::{RowResult, seeds::SeedGroup};
 
 /// What a reader of the costs should know.
 pub(crate) const COST_NOTE: &str = "Times are those of the clock, whatever else the machine did meanwhile, and memory is the \
-     most that the whole process held, with what it did before. A policy that sees with another model's encoder shows its own \
+     most that the process held meanwhile. A policy that sees with another model's encoder shows its own \
      training alone; the encoder's stands in that model's row.";
 
 /// One line for each learned row; training times are those of every seed that is known.

@@ -11,7 +11,7 @@ use serde_json::json;
 use worldbench_data::Store;
 use worldbench_env::domain;
 use worldbench_eval::protocol::DEFAULT;
-use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training};
+use worldbench_eval::provenance::{PROVENANCE_FILE, Provenance, Training, forget_peak_memory};
 use worldbench_eval::{
     EvalOptions, Evaluation, Manifest, Policy, Protocol, RowResult, collect, evaluate, gif::write_gif,
     report::write_markdown, rows::terminal_table,
@@ -176,6 +176,7 @@ impl Bench {
     fn evaluate(&self, name: &str, policy: &dyn Policy) -> Result<Evaluation> {
         let total = self.preset.episodes.min(self.manifest.pairs.len());
         let bar = bar(total, name);
+        forget_peak_memory();
         let evaluation = evaluate(
             &self.protocol,
             &self.manifest,
