@@ -138,7 +138,7 @@ pub fn train(config: &TrainConfig, data: &Path, directory: &Path) -> Result<Trai
             threads: config.threads,
             data_hash,
             peak_memory: here.peak_memory.filter(|_| trained_here),
-            machine: Some(here.machine.clone()).filter(|_| trained_here),
+            machine: None,
         };
         Provenance { training: Some(training), ..here }.save(directory)?;
     }

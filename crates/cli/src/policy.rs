@@ -136,7 +136,7 @@ impl PolicyArgs {
         if !(seconds > 0.0 && seconds <= LONGEST_TIMEOUT) {
             bail!("--policy-timeout {seconds}: give seconds above 0 and up to {LONGEST_TIMEOUT}, a day");
         }
-        let timeout = Duration::from_secs_f64(seconds).max(Duration::from_nanos(1));
+        let timeout = Duration::from_secs_f64(seconds);
         ctrlc::set_handler(|| {
             external::kill_all();
             std::process::exit(130);

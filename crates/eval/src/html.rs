@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::provenance::{Provenance, Training};
-use crate::report::{COST_NOTE, bound, budget_note, environment_page, environment_title, hard_notes};
+use crate::report::{COST_NOTE, bound, budget_note, environment_title, hard_notes, page_beside};
 use crate::rows::{hard_label, tail};
 use crate::sections::{FURTHER, INVERSE_Q, INVERSE_Q_ABOUT, MAIN, Section};
 use crate::seeds::{self, SeedGroup};
@@ -137,7 +137,7 @@ pub fn write_html(path: &Path, results: &[ResultDir], made: &Provenance) -> Resu
 pub fn html(results: &[ResultDir], made: &Provenance, base: &Path) -> Result<String, EvalError> {
     let mut kept = usize::MAX;
     loop {
-        let page = page(results, made, (kept, base))?;
+        let page = page(results, made, kept, base)?;
         if page.len() <= LARGEST || kept == 0 {
             return Ok(page);
         }
@@ -148,11 +148,10 @@ pub fn html(results: &[ResultDir], made: &Provenance, base: &Path) -> Result<Str
 }
 
 /// The page, to lie in `base`, with at most `kept` animations per row.
-fn page(results: &[ResultDir], made: &Provenance, (kept, base): (usize, &Path)) -> Result<String, EvalError> {
+fn page(results: &[ResultDir], made: &Provenance, kept: usize, base: &Path) -> Result<String, EvalError> {
     let mut data = data(results, made, kept)?;
     for row in &mut data.rows {
-        let page = environment_page(row.environment);
-        row.environment_page = base.join(&page).exists().then_some(page);
+        row.environment_page = page_beside(base, row.environment);
     }
     let json =
         serde_json::to_string(&data).map_err(|e| EvalError::Options(format!("the page's data: {e}")))?;

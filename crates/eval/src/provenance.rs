@@ -89,7 +89,7 @@ pub struct Training {
     /// Most memory that the process held, bytes.
     #[serde(default)]
     pub peak_memory: Option<u64>,
-    /// The machine; none where it was not recorded.
+    /// The machine; none in the training's own provenance, which names it already, and where it was not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
 }
@@ -137,8 +137,7 @@ impl Training {
     /// When the provenance is damaged.
     pub fn of_checkpoint(dir: &Path) -> Result<Option<Self>, EvalError> {
         if let Some(Provenance { training: Some(training), machine, .. }) = Provenance::load(dir)? {
-            // Earlier versions name it outside only.
-            return Ok(Some(Self { machine: training.machine.or(Some(machine)), ..training }));
+            return Ok(Some(Self { machine: Some(machine), ..training }));
         }
         Ok(std::fs::read_to_string(dir.join("card.md")).ok().and_then(|card| Self::of_card(&card)))
     }

@@ -84,7 +84,7 @@ pub fn write_markdown(
     let mut tables = tables(rows, trainings, notes);
     // Elsewhere than in the repository there are no pages of the environments to link to, and no kept checkpoints.
     let base = path.parent().unwrap_or(Path::new(""));
-    for env in ALL.iter().filter(|env| !base.join(environment_page(env.name)).exists()) {
+    for env in ALL.iter().filter(|env| page_beside(base, env.name).is_none()) {
         tables = tables.replace(&environment_link(env.name), env.title);
     }
     for checkpoint in rows.iter().filter_map(|row| row.checkpoint.as_ref()) {
@@ -172,7 +172,12 @@ fn checkpoint_link(path: &str) -> String {
     format!("[{}]({})", plain(path), path.replace(' ', "%20"))
 }
 
-pub(crate) fn environment_page(environment: &str) -> String {
+/// The environment's page, if it lies where a report in `base` links to it.
+pub(crate) fn page_beside(base: &Path, environment: &str) -> Option<String> {
+    Some(environment_page(environment)).filter(|page| base.join(page).exists())
+}
+
+fn environment_page(environment: &str) -> String {
     format!("docs/envs/{environment}.md")
 }
 

@@ -72,8 +72,8 @@ impl ResultDir {
         let homes = row.checkpoint.as_deref().map(|c| homes(path, c)).unwrap_or_default();
         let mut training = provenance.as_ref().and_then(|p| p.training.clone());
         for home in &homes {
-            if training.as_ref().is_none_or(|training| training.machine.is_none()) {
-                training = Training::of_checkpoint(home)?.or(training);
+            if training.is_none() {
+                training = Training::of_checkpoint(home)?;
             }
         }
         row.train_seed = row.train_seed.or(training.as_ref().and_then(|t| t.seed));

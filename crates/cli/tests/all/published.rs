@@ -58,15 +58,6 @@ fn the_published_checkpoints_repeat_the_published_episodes() {
     }
 }
 
-/// Without the measured times, in the order of the pairs.
-fn lines(result: &Path) -> Vec<Value> {
-    let journal = fs::read_to_string(result.join("episodes.jsonl")).unwrap();
-    let mut lines: Vec<Value> = journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    lines.iter_mut().for_each(|line| line["plan_seconds"] = 0.into());
-    lines.sort_by_key(|line| line["index"].as_u64());
-    lines
-}
-
 #[test]
 fn learned_rows_do_not_depend_on_threads_parts_or_batches() {
     let small = ["--set", "solver.samples=16", "--set", "solver.iterations=2", "--set", "solver.topk=4"];
@@ -84,15 +75,15 @@ fn learned_rows_do_not_depend_on_threads_parts_or_batches() {
             assert!(output.status.success(), "{}", stderr(&output));
             out
         };
-        let whole = lines(&run("one", &["--threads", "1"]));
-        assert_eq!(whole, lines(&run("two", &["--threads", "2"])), "{checkpoint}");
+        let whole = episodes(&run("one", &["--threads", "1"]));
+        assert_eq!(whole, episodes(&run("two", &["--threads", "2"])), "{checkpoint}");
         // One candidate at a time, or all sixteen.
-        assert_eq!(whole, lines(&run("batches", batches)), "{checkpoint}");
+        assert_eq!(whole, episodes(&run("batches", batches)), "{checkpoint}");
         let parts = ["1/2", "2/2"].map(|part| run(&part.replace('/', "-of-"), &["--shard", part]));
         let merged = dir.path().join("merged");
         let output = worldbench(&["merge", text(&parts[0]), text(&parts[1]), "--out", text(&merged)]);
         assert!(output.status.success(), "{}", stderr(&output));
-        assert_eq!(whole, lines(&merged), "{checkpoint}");
+        assert_eq!(whole, episodes(&merged), "{checkpoint}");
     }
 }
 
@@ -147,12 +138,8 @@ fn statistics_that_cannot_be_are_found() {
 
 /// Success and steps of every episode, by number of the pair.
 fn outcomes(result: &Path) -> Vec<(u64, bool, u64)> {
-    let journal = fs::read_to_string(result.join("episodes.jsonl")).unwrap();
-    let of = |line: &str| {
-        let line: Value = serde_json::from_str(line).unwrap();
+    let of = |line: &Value| {
         (line["index"].as_u64().unwrap(), line["success"].as_bool().unwrap(), line["steps"].as_u64().unwrap())
     };
-    let mut all: Vec<_> = journal.lines().skip(1).map(of).collect();
-    all.sort_unstable();
-    all
+    episodes(result)[1..].iter().map(of).collect()
 }

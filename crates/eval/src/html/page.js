@@ -1,13 +1,11 @@
 // The sections of the page. Everything is drawn from the embedded JSON, so that no number is written twice.
 const GROUP = (row) => `${row.environment}|${row.protocol}|${row.split}|${row.hash}|${row.n}`;
-const link = (text, target) => /^(https?:\/\/|[\w./-]+$)/.test(target) ? h("a", { href: target }, text) : text;
 const checkpoint = (row) => row.checkpoint ? h("code", {}, row.checkpoint) : row.trainSeed === null ? "none" : "not kept";
-const environment = (row) => row.environmentPage ? link(row.environmentTitle, row.environmentPage) : row.environmentTitle;
+const environment = (row) => row.environmentPage ? h("a", { href: row.environmentPage }, row.environmentTitle) : row.environmentTitle;
 const bounds = (row) => [row.floor, row.ceiling].map((r) => r === null ? "not run" : percent(r)).join(" / ");
 const seedText = (row) => {
   const group = data.groups[row.group];
-  const small = (text) => h("small", { class: "variant" }, text), cut = group.text.indexOf(" (");
-  if (group.rows.length > 1) return [group.text.slice(0, cut), small(group.text.slice(cut)), small(group.seeds.replace(", 1 evaluation seed", ""))];
+  if (group.rows.length > 1) return [twoLines(group.text, " ("), small(group.seeds)];
   return row.trainings === 1 ? "1 training" : "-";
 };
 const seedTag = (row) => {
@@ -16,19 +14,18 @@ const seedTag = (row) => {
 };
 /** Seeds of the same row that are not among `rows`. */
 const folded = (row, rows) => data.groups[row.group].rows.map((id) => data.rows[id]).filter((other) => !rows.includes(other));
-const isYardstick = (row) => ["random", "oracle"].includes(row.system);
 /** Rows by environment: [title, rows]. */
 const byEnvironment = (rows) => [...new Set(rows.map((row) => row.environmentTitle))].map((title) => [title, rows.filter((row) => row.environmentTitle === title)]);
-const rowName = (row) => [row.short, row.variant && h("small", { class: "variant" }, row.variant), ...seedTag(row)].filter(Boolean);
+const rowName = (row) => [row.short, row.variant && small(row.variant), ...seedTag(row)].filter(Boolean);
 
 const COLUMNS = [
   { name: "Row", cell: rowName, sort: (r) => r.name, wide: true },
-  { name: "Environment, protocol", cell: (r) => [environment(r), h("small", { class: "variant" }, `${r.protocol}, ${r.split}`, h("br"), h("code", {}, r.hash))], sort: (r) => r.environmentTitle + r.protocol, tight: true },
+  { name: "Environment, protocol", cell: (r) => [environment(r), small(`${r.protocol}, ${r.split}`, h("br"), h("code", {}, r.hash))], sort: (r) => r.environmentTitle + r.protocol, tight: true },
   { name: "Success rate [95 % interval], n", cell: (r) => rateCell(r.all), sort: (r) => r.all.rate, tight: true },
   { name: data.hard[0].toUpperCase() + data.hard.slice(1), cell: (r) => rateCell(r.moved), sort: (r) => r.moved.rate, tight: true },
   { name: "Floor / ceiling", cell: bounds, tight: true },
   { name: "Seconds per plan", cell: (r) => secondsText(r.secondsPerPlan), sort: (r) => r.secondsPerPlan, tight: true },
-  { name: "Seeds", cell: seedText, tight: true },
+  { name: "Seeds", cell: seedText },
   { name: "Checkpoint", cell: checkpoint },
 ];
 
@@ -37,7 +34,7 @@ function barsSection(rows) {
   return panels.map((panel) => {
     const [first] = panel;
     const lines = [[first.floor, "floor (random)", "dot"], [first.ceiling, "ceiling (oracle)", "dash"]].filter(([rate]) => rate !== null);
-    const others = panel.flatMap((row) => folded(row, rows));
+    const more = panel.some((row) => folded(row, rows).length);
     const bars = panel.map((row) => h("div", { class: "bar" },
       h("div", { class: "name" }, row.short, ...seedTag(row), row.variant && h("small", {}, row.variant)),
       h("div", { class: "track", role: "img", "aria-label": `${row.name}: ${rateText(row.all)}` },
@@ -50,7 +47,7 @@ function barsSection(rows) {
       h("h3", {}, `${first.environmentTitle}, ${first.protocol}/${first.split}`),
       h("p", { class: "sub" }, `${first.n} pairs, hash `, h("code", {}, first.hash), `. Success within the fixed budget, Wilson 95 % interval.`),
       h("div", { class: "bars" }, bars, h("div", { class: "axis", "aria-hidden": "true" }, ["0", "25", "50", "75", "100 %"].map((t) => h("span", {}, t)))),
-      legend([...lines.map(([rate, name, mark]) => [`${name} ${percent(rate)}`, "", mark]), ["yardstick, not learned", "var(--reference)"], ...(others.length ? [["other seeds", "", "ring"]] : [])]));
+      legend([...lines.map(([rate, name, mark]) => [`${name} ${percent(rate)}`, "", mark]), ["yardstick, not learned", "var(--reference)"], ...(more ? [["other seeds", "", "ring"]] : [])]));
   });
 }
 
@@ -71,7 +68,6 @@ function systemsSection(rows) {
     const own = rows.filter((row) => row.system === section.system);
     return h("details", { class: "card", open: own.length > 0, id: `system-${section.system}` },
       h("summary", {}, h("h3", {}, section.title), " ", own.length === 0 && h("span", { class: "tag" }, "no row here")),
-      section.group && h("p", { class: "sub" }, section.group),
       h("div", { class: "prose", html: section.about }),
       h("h4", {}, "Training objective"), h("div", { class: "formula", html: section.formula }), h("div", { class: "prose muted", html: section.symbols }),
       h("h4", {}, "Benchmark"), h("p", { class: "muted prose" }, data.budgetNote),
@@ -113,12 +109,12 @@ function bandCharts(title, sub, rows, quantity, first, axes, none) {
     const bands = own.length <= MOST_BANDS;
     const series = own.map((row) => ({ points: row[quantity].map(([, m], k) => [k + first, m]), band: bands && row[quantity].map(([a, , b], k) => [k + first, a, b]), colour: colour(row), name: row.name, dashed: row.system === "random" }));
     return h("div", { class: "card" }, h("h3", {}, `${title}, ${environment}`), h("p", { class: "sub" }, `${sub}${bands ? " Band: quartiles." : ""}`), lineChart(series, axes),
-      legend(own.map((row) => row.reference ? [row.name, "var(--reference)", row.system === "random" && "dash"] : [row.name, colour(row)])));
+      legend(own.map((row) => [row.name, colour(row), row.system === "random" && "dash"])));
   });
 }
 
 function planningSection(rows) {
-  const distances = rows.filter((row) => row.distances && (!row.reference || isYardstick(row)));
+  const distances = rows.filter((row) => row.distances && (!row.reference || ["random", "oracle"].includes(row.system)));
   return [h("div", { class: "charts" },
     bandCharts("Cost over iterations", "Best candidate of each iteration, relative to the first; median over plans.", rows.filter((row) => row.costs),
       "costs", 1, { x: "iteration", y: "relative cost" }, "Costs were not recorded in these runs; runs of this version and later record them."),
@@ -128,18 +124,17 @@ function planningSection(rows) {
 
 function costSection(rows) {
   const t = (f) => (row) => row.training ? f(row.training) : "-";
-  const machine = (m) => m ? `${m.processor || m.arch}, ${m.cores} cores` : "not recorded";
   return [makeTable([
     { name: "Row", cell: rowName, sort: (r) => r.name, wide: true },
     { name: "Environment", cell: (r) => r.environmentTitle, sort: (r) => r.environmentTitle, tight: true },
     { name: "Parameters", cell: t((x) => countText(x.parameters)), sort: (r) => r.training ? r.training.parameters : 0, tight: true },
-    { name: "Training", cell: t((x) => [durationText(x.seconds), h("small", { class: "variant" }, `${x.steps} x ${x.batch}, ${x.threads} threads`)]), sort: (r) => r.training ? r.training.seconds : 0, tight: true },
+    { name: "Training", cell: t((x) => [durationText(x.seconds), small(`${x.steps} x ${x.batch}, ${x.threads} threads`)]), sort: (r) => r.training ? r.training.seconds : 0, tight: true },
     { name: "Its memory", cell: t((x) => x.peak_memory ? bytesText(x.peak_memory) : "not recorded"), tight: true },
-    { name: "Trained on", cell: t((x) => machine(x.machine)) },
+    { name: "Trained on", cell: t((x) => machineText(x.machine)) },
     { name: "Seconds per plan", cell: (r) => secondsText(r.secondsPerPlan), sort: (r) => r.secondsPerPlan, tight: true },
     { name: "Steps to the end, mean", cell: (r) => r.meanSteps.toFixed(1), sort: (r) => r.meanSteps, tight: true },
     { name: "Evaluation memory", cell: (r) => r.provenance && r.provenance.peak_memory ? bytesText(r.provenance.peak_memory) : "not recorded", tight: true },
-    { name: "Evaluated on", cell: (r) => machine(r.provenance && r.provenance.machine) },
+    { name: "Evaluated on", cell: (r) => machineText(r.provenance && r.provenance.machine) },
   ], rows, { name: "Cost" }), h("p", { class: "hint" }, data.costNote)];
 }
 
@@ -153,7 +148,7 @@ function provenanceSection(rows) {
       row.settings && ["Settings", h("code", {}, row.settings)],
       x && ["Training", `${x.steps} steps of ${x.batch}, seed ${x.seed === null ? "not recorded" : x.seed}, data ${x.data_hash || "not recorded"}`],
       p && ["Program", `worldbench ${p.version}, ${p.git ? `git ${p.git.revision.slice(0, 12)}${p.git.modified ? " with changes" : ""}` : "no checkout"}, ${p.finished}`],
-      p && ["Machine", `${p.machine.processor || p.machine.arch}, ${p.machine.cores} cores${p.machine.memory ? `, ${bytesText(p.machine.memory)}` : ""}, ${p.machine.os}, ${p.threads || "all"} threads`],
+      p && ["Machine", `${machineText(p.machine)}${p.machine.memory ? `, ${bytesText(p.machine.memory)}` : ""}, ${p.machine.os}, ${p.threads || "all"} threads`],
       ...row.notes.map((note) => ["Note", note]),
       ["Files", h("code", {}, row.path)],
     ].filter(Boolean);

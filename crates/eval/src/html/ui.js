@@ -25,8 +25,11 @@ function svg(tag, attributes, ...children) {
 const COLOURS = 12; // --c0 to --c11 of the style
 const percent = (rate) => (100 * rate).toFixed(1) + " %";
 const rateText = (r) => r.text;
-/** A rate with its interval and n below it, so that tables stay narrow; the text is that of the rate. */
-const rateCell = (r) => { const cut = r.text.indexOf(" ["); return [r.text.slice(0, cut), h("small", { class: "variant" }, r.text.slice(cut))]; };
+const small = (...text) => h("small", { class: "variant" }, ...text);
+/** A text whose part from `mark` on stands below, so that tables stay narrow. */
+const twoLines = (text, mark) => { const cut = text.indexOf(mark); return [text.slice(0, cut), small(text.slice(cut))]; };
+const rateCell = (r) => twoLines(r.text, " [");
+const machineText = (m) => m ? `${m.processor || m.arch}, ${m.cores} cores` : "not recorded";
 const secondsText = (s) => s <= 0 ? "-" : s < 0.1 ? s.toFixed(3) : s.toFixed(2);
 const durationText = (s) => s < 120 ? `${Math.round(s)} s` : s < 7200 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`;
 const bytesText = (b) => b >= 2 ** 30 ? `${(b / 2 ** 30).toFixed(1)} GiB` : `${Math.round(b / 2 ** 20)} MiB`;

@@ -65,8 +65,6 @@ struct Bench {
     manifest: Manifest,
     /// Finished rows of all environments with the names of their directories.
     rows: Vec<(String, RowResult)>,
-    /// The trainings behind them.
-    trainings: Vec<Option<Training>>,
     /// Rows that the table is first printed after.
     quiet: usize,
 }
@@ -89,27 +87,18 @@ pub fn run(args: &Args) -> Result<Outcome> {
         let protocol = Protocol::find(DEFAULT, environment(&preset.env)?.name)?;
         let manifest = protocol.manifest(split(&preset.split)?)?;
         let (directory, name) = (directory.clone(), name.clone());
-        let bench = Bench {
-            directory,
-            name,
-            preset,
-            protocol,
-            manifest,
-            rows: Vec::new(),
-            trainings: Vec::new(),
-            quiet: 0,
-        };
+        let bench = Bench { directory, name, preset, protocol, manifest, rows: Vec::new(), quiet: 0 };
         bench.check().with_context(|| format!("bench preset {}", args.preset))?;
         Ok(bench)
     };
     // All of them are checked before the first cell starts.
     let benches = presets.into_iter().map(bench).collect::<Result<Vec<_>>>()?;
-    let (mut rows, mut trainings) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
     for mut bench in benches {
         bench.quiet = rows.len() + bench.preset.references.len();
-        (bench.rows, bench.trainings) = (rows, trainings);
+        bench.rows = rows;
         bench.run()?;
-        (rows, trainings) = (bench.rows, bench.trainings);
+        rows = bench.rows;
     }
     let table = directory.join("BENCHMARKS.md");
     print(format!("table with pictures: {}", table.display()))?;
@@ -221,13 +210,16 @@ impl Bench {
             print(format!("first picture: {}", picture.display()))?;
         }
         self.rows.push((file, row));
-        self.trainings.push(Provenance::load(&directory)?.and_then(|provenance| provenance.training));
         let note = |(file, row): &(String, RowResult)| {
             format!("{}: ![an episode](rows/{file}/episode.gif) `{}`", row.label(), row.command)
         };
         let notes: Vec<String> = self.rows.iter().map(note).collect();
         let rows: Vec<RowResult> = self.rows.iter().map(|(_, row)| row.clone()).collect();
-        write_markdown(&self.directory.join("BENCHMARKS.md"), &rows, &self.trainings, &notes)?;
+        let training = |(file, _): &(String, RowResult)| {
+            Ok(Provenance::load(&self.directory.join("rows").join(file))?.and_then(|found| found.training))
+        };
+        let trainings = self.rows.iter().map(training).collect::<Result<Vec<_>>>()?;
+        write_markdown(&self.directory.join("BENCHMARKS.md"), &rows, &trainings, &notes)?;
         if rows.len() >= self.quiet {
             print(terminal_table(&rows))?;
         }
